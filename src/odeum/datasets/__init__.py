@@ -1,0 +1,7 @@
+"""Data: trajectories from files, and sampled from systems reproducibly from a seed."""
+
+from odeum.datasets.sampling import sample
+from odeum.datasets.tables import read
+from odeum.datasets.trajectories import Trajectories, Trajectory
+
+__all__ = ["Trajectories", "Trajectory", "read", "sample"]
