@@ -144,6 +144,12 @@ def test_an_unnamed_time_must_increase_within_every_group(write):
     assert "found no time column" in refusal(write("u,when\n0,5\n0,6\n1,6\n"))
 
 
+def test_a_column_of_dates_is_the_time_whatever_its_name(write):
+    data = read(write("Wert;Datum\n1,5;2020-01-03\n2,5;2020-01-02\n"))
+    assert data.time_name == "Datum [days since 2020-01-02]"
+    assert values(data) == ([0, 1], [[2.5], [1.5]])
+
+
 def test_dates_become_days_and_the_name_says_so(write):
     path = write("date,u\n2020-01-03,1\n2020-01-01,2\n2020-01-01T12:00:00,3\n")
     data = read(path)

@@ -45,8 +45,8 @@ def read(
     Args:
         path: the file; its first line names the columns.
         time: the time column. Without it, one called time, t, date, year or the like, otherwise
-            the first column of numbers that increases strictly. ``"date [days since 2020-01-01]"``,
-            the ``time_name`` of dated data, reads the column ``date`` from that day on.
+            the first column of dates, then of strictly increasing numbers. To count dates from a
+            given day, write ``"date [days since 2020-01-01]"``, as ``time_name`` does.
         states: the state columns, in order. Without it every other column of numbers; columns
             with text in every row are taken for labels and left out.
         group: the column that tells several trajectories apart.
@@ -135,8 +135,11 @@ def _find_time(
                     return column
     by_group = np.argsort(codes, kind="stable")
     same_group = np.diff(codes[by_group]) == 0
-    for column in columns:
-        values, bad = _parse(raw, column, comma)
+    parsed = {column: _parse(raw, column, comma) for column in columns}
+    for column, (_, bad) in parsed.items():
+        if bad.all() and _dates(raw, column).notna().all():
+            return column
+    for column, (values, bad) in parsed.items():
         increases = (np.diff(values[by_group]) > 0) | ~same_group
         if not bad.any() and not np.isnan(values).any() and increases.all():
             return column
@@ -234,6 +237,11 @@ def _refuse_infinite(raw: RawTable, column: str, values: np.ndarray) -> None:
         raise raw.fault(f"{_cell(raw, row, column)!r} is not finite", row, column)
 
 
+def _dates(raw: RawTable, column: str) -> pd.Series:
+    text = pd.Series(_text(raw, column))
+    return pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+
+
 def _times(
     raw: RawTable, column: str, origin: pd.Timestamp | None, comma: bool
 ) -> tuple[np.ndarray, str]:
@@ -244,9 +252,7 @@ def _times(
     if not bad.any() and origin is None:
         _refuse_infinite(raw, column, values)
         return values, column
-    dates = pd.to_datetime(
-        pd.Series(_text(raw, column)), format="ISO8601", utc=True, errors="coerce"
-    ).dt.tz_localize(None)
+    dates = _dates(raw, column)
     if dates.isna().any():
         # Blame the odd one out: a word among numbers, or among dates.
         mostly_dates = origin is not None or dates.notna().sum() > len(bad) - bad.sum()
@@ -255,7 +261,7 @@ def _times(
         wanted = "an ISO date such as 2020-01-31" if mostly_dates else "a number"
         raise raw.fault(f"{_cell(raw, row, column)!r} is not {wanted}", row, column)
     origin = dates.min() if origin is None else origin
-    days = ((dates - origin) / pd.Timedelta(days=1)).to_numpy(np.float64)
+    days = (dates - origin).dt.total_seconds().to_numpy(np.float64) / 86400.0
     since = origin.date() if origin == origin.normalize() else origin
     return days, f"{column} [days since {since.isoformat()}]"
 

@@ -37,7 +37,8 @@ class System:
     ``y`` is ``[..., dim]`` with any leading axes, of any floating dtype on any device; constants
     that are tensors follow it there. Constants may be replaced call by call,
     ``system(t, y, {"rho": rho})``, which is how ``odeum.solve(system, y0, ts, args={"rho": rho})``
-    differentiates with respect to them.
+    differentiates with respect to them. Constants with one value per row must reach an independent
+    solve that way too, as ``args={"rho": odeum.per_row(rho)}``: rows leave it as they finish.
 
     Attributes:
         name: the name it is registered under.
