@@ -1,0 +1,240 @@
+"""``odeum.solve``: checks what it is given, and joins a method, an engine and a gradient."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from odeum import methods
+from odeum.errors import InputError, unknown_name
+from odeum.gradient import discrete
+from odeum.solution import Solution
+from odeum.solve.control import Tolerance
+from odeum.solve.failures import solve_error
+from odeum.solve.field import RowField
+from odeum.solve.loop import Failure
+from odeum.solve.options import StepOptions
+from odeum.solve.outputs import Interpolant, Segments
+from odeum.solve.problem import Outcome, Problem
+from odeum.tree import Structure, structure_of
+from odeum.types import Field, PyTree, Tensor
+
+
+def _without_gradient(problem: Problem) -> Outcome:
+    with torch.no_grad():
+        return problem.solve()
+
+
+GRADIENTS: dict[str, Callable[[Problem], Outcome]] = {
+    "discrete": discrete.solve,
+    "autograd": Problem.solve,
+    "none": _without_gradient,
+}
+COUPLINGS = ("independent", "joint")
+ENGINES = ("auto", "eager")
+ON_FAILURE = ("raise", "mask")
+
+
+def solve(
+    field: Field,
+    y0: PyTree,
+    ts: Tensor,
+    args: PyTree = None,
+    *,
+    method: str | methods.ExplicitRungeKutta = "tsit5",
+    rtol: float | Tensor = 1e-4,
+    atol: float | Tensor = 1e-6,
+    gradient: str = "discrete",
+    engine: str = "auto",
+    coupling: str = "independent",
+    step: StepOptions | None = None,
+    dense: bool = False,
+    on_failure: str = "raise",
+    progress: bool = False,
+) -> Solution:
+    """Solves ``dy/dt = f(t, y)`` from ``y0`` at ``ts[0]`` to ``ts[-1]``.
+
+    Each row of the batch is a system of its own, with its own times, steps and failures.
+
+    Args:
+        field: ``f(t, y)`` or ``f(t, y, args)``, returning ``dy/dt`` in the structure of ``y``. Rows
+            must not depend on one another: those that have finished are no longer evaluated.
+        y0: [batch, *shape], or [dim] for one system, or a pytree of such tensors.
+        ts: output times, [time] or [time, batch] per row; strictly monotone either way. ``y0``
+            holds at the first.
+        args: handed to the field unchanged, but for ``odeum.per_row(tensor)``, of which the field
+            sees the entries of its rows.
+        method: a name from ``odeum.methods.names()`` or an object from ``odeum.methods.get``.
+            Methods without an error estimate step from output to output unless
+            ``step=odeum.StepOptions(fixed=...)`` says otherwise.
+        rtol: relative tolerance per step, > 0; or a tensor that broadcasts against one row.
+        atol: absolute tolerance in units of ``y``, >= 0; likewise.
+        gradient: "discrete" (the exact gradient of the steps taken; stores one state a step),
+            "autograd" (backpropagation through all operations) or "none". Gradients reach
+            ``y0``, ``ts``, ``args`` and every tensor the field uses, its parameters above all.
+        engine: "auto" or "eager".
+        coupling: "independent", or "joint": the batch is one system with one step size.
+        step: bounds on the steps.
+        dense: keep the interpolant, so that the solution can be called at any time.
+        on_failure: "raise" a SolveError as soon as a row fails, or "mask": NaN after its failure,
+            the other rows unharmed.
+        progress: show a progress bar.
+
+    Returns:
+        The states at ``ts``, [time, batch, *shape], with a status and statistics per row.
+
+    Raises:
+        InputError: for an argument that cannot be used.
+        SolveError: where a row fails, unless ``on_failure="mask"``.
+
+    Example:
+        >>> import odeum
+        >>> ts = torch.linspace(0, 1, 3)
+        >>> odeum.solve(lambda t, y: -y, torch.ones(1, 1), ts).ys[:, 0, 0]
+        tensor([1.0000, 0.6065, 0.3679])
+    """
+    for kind, given, known in (
+        ("gradient", gradient, GRADIENTS),
+        ("engine", engine, ENGINES),
+        ("coupling", coupling, COUPLINGS),
+        ("on_failure", on_failure, ON_FAILURE),
+    ):
+        if given not in known:
+            raise unknown_name(kind, str(given), known)
+    if not callable(field):
+        raise InputError(
+            f"field is a {type(field).__name__}: give a function f(t, y) or an nn.Module"
+        )
+    structure = structure_of(y0)
+    ts = _times(ts, structure)
+    joint = coupling == "joint"
+    flat = structure.flatten(y0)
+    n_rows = len(flat)
+    if joint:
+        flat = flat.reshape(1, -1)
+    with _progress_bar(ts, enabled=progress) as on_progress:
+        problem = Problem(
+            field=RowField(field, structure, args, joint=joint),
+            y0=flat,
+            ts=ts,
+            method=methods.get(method),
+            tolerance=_tolerance(rtol, atol, structure, copies=n_rows if joint else 1),
+            steps=step or StepOptions(),
+            dense=dense,
+            on_failure=_raiser(len(flat)) if on_failure == "raise" else None,
+            on_progress=on_progress,
+        )
+        outcome = GRADIENTS[gradient](problem)
+    return Solution(
+        ts=ts,
+        ys=_restored(outcome.ys, structure, joint=joint),
+        status=outcome.status,
+        stats=outcome.stats,
+        engine="eager",
+        engine_reason="the eager engine is the one there is",
+        interpolate=_interpolant(problem, outcome, structure, joint=joint) if dense else None,
+    )
+
+
+def _times(ts: Tensor, structure: Structure) -> Tensor:
+    ts = torch.as_tensor(ts, device=structure.device)
+    return ts if ts.is_floating_point() else ts.to(structure.dtype)
+
+
+def _tolerance(
+    rtol: float | Tensor, atol: float | Tensor, structure: Structure, copies: int
+) -> Tolerance:
+    """Tolerances checked and spread over a row's numbers."""
+    tiny = torch.finfo(structure.dtype).tiny
+    spread = [_spread(name, value, structure) for name, value in (("rtol", rtol), ("atol", atol))]
+    for name, value, lowest in zip(("rtol", "atol"), spread, (tiny, 0.0), strict=True):
+        smallest = float(torch.as_tensor(value).min())
+        if not lowest <= smallest < math.inf:
+            allowed = "positive" if name == "rtol" else "zero or positive"
+            raise InputError(
+                f"{name} = {smallest:g}: give a {allowed} number; 1e-3 is loose, 1e-9 tight"
+            )
+    relative, absolute = (x.repeat(copies) if isinstance(x, Tensor) else x for x in spread)
+    # An absolute tolerance of zero must not divide an error of zero by zero.
+    if isinstance(absolute, Tensor):
+        return Tolerance(relative, absolute.clamp(min=tiny))
+    return Tolerance(relative, max(absolute, tiny))
+
+
+def _spread(name: str, value: Any, structure: Structure) -> float | Tensor:
+    if not isinstance(value, torch.Tensor):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{name} is a {type(value).__name__}: give a number or a tensor"
+            ) from None
+    value = value.detach().to(structure.dtype).to(structure.device)
+    try:
+        return torch.cat([value.expand(shape).reshape(-1) for shape in structure.shapes])
+    except RuntimeError:
+        shapes = " and ".join(str(list(shape)) for shape in structure.shapes)
+        raise InputError(
+            f"{name} has shape {list(value.shape)}: it must broadcast against one row of the "
+            f"state, {shapes}"
+        ) from None
+
+
+def _raiser(n_rows: int) -> Callable[[Failure], None]:
+    def raise_error(failure: Failure) -> None:
+        raise solve_error(failure, n_rows)
+
+    return raise_error
+
+
+def _restored(flat: Tensor, structure: Structure, *, joint: bool) -> PyTree:
+    """States [time, rows, dim] in the user's structure."""
+    if joint and structure.batch_shape:
+        flat = flat.reshape(len(flat), structure.batch_shape[0], -1)
+    return structure.unflatten(flat)
+
+
+def _interpolant(
+    problem: Problem, outcome: Outcome, structure: Structure, *, joint: bool
+) -> Callable[[Tensor], PyTree]:
+    times = problem.times()
+    n_rows = len(problem.y0)
+    segments = Segments.concatenate(outcome.segments)
+    interpolant = Interpolant(problem.stepper(), segments, times)
+
+    def evaluate(t: Tensor) -> PyTree:
+        if t.ndim > 2 or (t.ndim == 2 and t.shape[1] != n_rows):
+            raise InputError(
+                f"a solution was called with times of shape {list(t.shape)}: give a number, [k] "
+                f"times, or [k, batch] with one column for each of its {n_rows} rows"
+            )
+        columns = t.reshape(-1, 1).expand(-1, n_rows) if t.ndim < 2 else t
+        states = _restored(interpolant(columns), structure, joint=joint)
+        return pytree.tree_map(lambda x: x[0], states) if t.ndim == 0 else states
+
+    return evaluate
+
+
+@contextmanager
+def _progress_bar(
+    ts: Tensor, *, enabled: bool
+) -> Iterator[Callable[[Tensor, Tensor], None] | None]:
+    """A bar that follows the slowest row through its span."""
+    if not enabled:
+        yield None
+        return
+    from rich.progress import Progress  # imported where shown: it costs a tenth of a second
+
+    start, end = ts[0].detach(), ts[-1].detach()
+    with Progress(transient=True) as bar:
+        task = bar.add_task("solving", total=1.0)
+
+        def advance(rows: Tensor, t: Tensor) -> None:
+            begin, stop = (x if x.ndim == 0 else x[rows] for x in (start, end))
+            bar.update(task, completed=float(((t.squeeze(-1) - begin) / (stop - begin)).min()))
+
+        yield advance
+        bar.update(task, completed=1.0)

@@ -1,0 +1,1 @@
+"""Ways to differentiate a solve: each takes a Problem and returns its Outcome, gradients attached."""

@@ -1,0 +1,109 @@
+"""What a solve returns: the states, and for each row how it went."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import torch
+
+from odeum.errors import InputError
+from odeum.types import PyTree, Tensor
+
+
+class Status(IntEnum):
+    """How a row's solve ended.
+
+    Example:
+        >>> Status(0)
+        <Status.SUCCESS: 0>
+    """
+
+    SUCCESS = 0
+    EVENT = 1
+    MAX_STEPS = 2
+    STEP_TOO_SMALL = 3
+    NON_FINITE = 4
+
+
+@dataclass
+class Stats:
+    """Work done, per row, shaped like ``status``.
+
+    Attributes:
+        n_evaluations: evaluations of the field.
+        n_accepted: steps taken.
+        n_rejected: steps tried and discarded.
+        backward: the work of the backward solve, once it has run.
+    """
+
+    n_evaluations: Tensor
+    n_accepted: Tensor
+    n_rejected: Tensor
+    backward: "Stats | None" = None
+
+    def spread(self, batch_shape: tuple[int, ...]) -> "Stats":
+        """The same for rows as the user counts them: see :func:`spread`."""
+        counts = (self.n_evaluations, self.n_accepted, self.n_rejected)
+        return Stats(*(spread(count, batch_shape) for count in counts))
+
+
+def spread(values: Tensor, batch_shape: tuple[int, ...]) -> Tensor:
+    """Values per solved row, [rows], as values per row of the user's batch.
+
+    A joint solve has one row for the whole batch, a [dim] state one row and no batch.
+
+    Example:
+        >>> spread(torch.tensor([7]), (3,)), spread(torch.tensor([7]), ())
+        (tensor([7, 7, 7]), tensor(7))
+    """
+    return values.expand(batch_shape) if batch_shape else values[0]
+
+
+@dataclass
+class Solution:
+    """A solved initial value problem.
+
+    Attributes:
+        ts: the output times as given, [time] or [time, batch].
+        ys: states at those times, the structure of ``y0`` with a leading time axis; NaN after the
+            failure of a row that failed.
+        status: a code of :class:`Status` per row, [batch]; 0-dimensional for a [dim] state.
+        stats: evaluations and steps per row.
+        engine: the engine that ran.
+        engine_reason: why that one.
+
+    Example:
+        >>> import odeum
+        >>> y0, ts = torch.ones(1, 1), torch.tensor([0.0, 1.0])
+        >>> sol = odeum.solve(lambda t, y: -y, y0, ts, dense=True)
+        >>> bool(sol.status == Status.SUCCESS), tuple(sol(0.5).shape)
+        (True, (1, 1))
+    """
+
+    ts: Tensor
+    ys: PyTree
+    status: Tensor
+    stats: Stats
+    engine: str
+    engine_reason: str
+    interpolate: Callable[[Tensor], PyTree] | None = field(default=None, repr=False)
+
+    def __call__(self, t: Tensor | float) -> PyTree:
+        """The state at any time inside the span, by the method's own dense output.
+
+        Args:
+            t: a number or 0-dimensional tensor, [k] shared times, or [k, batch] per row.
+
+        Returns:
+            The structure of ``y0``, with a leading axis ``k`` unless ``t`` is a scalar; NaN
+            outside the span that the row was solved over.
+
+        Raises:
+            InputError: if the solve did not keep its dense output.
+        """
+        if self.interpolate is None:
+            raise InputError(
+                "this solution kept only its states at ts: pass dense=True to odeum.solve "
+                "to evaluate it at other times"
+            )
+        return self.interpolate(torch.as_tensor(t, dtype=self.ts.dtype, device=self.ts.device))

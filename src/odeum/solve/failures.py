@@ -1,0 +1,56 @@
+"""What to tell a user whose solve failed: where, why, and what to try."""
+
+import torch
+
+from odeum.errors import SolveError
+from odeum.solution import Status
+from odeum.solve.loop import Failure
+
+_REASONS = {
+    Status.MAX_STEPS: "it took {n_tried} steps without arriving",
+    Status.STEP_TOO_SMALL: "its step shrank to {h:.1e}, too small to go on",
+    Status.NON_FINITE: "the field or the state became NaN or infinite",
+}
+
+_ADVICE = {
+    Status.MAX_STEPS: (
+        "The problem may be stiff or the tolerance tighter than it needs: try a larger rtol, or "
+        "allow more with step=odeum.StepOptions(max_steps=...)"
+    ),
+    Status.STEP_TOO_SMALL: (
+        "The solution may blow up in finite time, or the field jump or be stiff there: shorten "
+        "the span, bound the field (a tanh in its last layer), or use a larger rtol"
+    ),
+    Status.NON_FINITE: (
+        "Check the field at that state (a division, log or sqrt outside its domain?), and y0 and "
+        "the parameters for NaN"
+    ),
+}
+
+
+def solve_error(failure: Failure, n_rows: int) -> SolveError:
+    """The error for a row that failed.
+
+    Args:
+        failure: where it stopped.
+        n_rows: number of rows in the batch, named where there are several.
+    """
+    where = f"row {failure.row} of {n_rows}" if n_rows > 1 else "the solve"
+    reason = _REASONS[failure.status].format(n_tried=failure.n_tried, h=abs(failure.h))
+    return SolveError(
+        f"{where} stopped at t = {failure.t:.6g}: {reason}. {_suspect(failure)} "
+        f"{_ADVICE[failure.status]}. To keep the rows that succeed, pass on_failure='mask'."
+    )
+
+
+def _suspect(failure: Failure) -> str:
+    """The component that looks worst: the first that is not finite, or the fastest."""
+    for name, values in (("y", failure.y), ("dy/dt", failure.k)):
+        wrong = (~values.isfinite()).nonzero().flatten()
+        if len(wrong):
+            i = int(wrong[0])
+            return f"There {name}[{i}] = {float(values[i])}."
+    i = int(torch.argmax(failure.k.abs()))
+    return (
+        f"There y[{i}] = {float(failure.y[i]):.4g} changes at {float(failure.k[i]):.4g} per time."
+    )

@@ -1,0 +1,197 @@
+"""The user's field as the engines call it: ``f(t [rows, 1], y [rows, dim]) -> [rows, dim]``.
+
+Owns the translation to the user's shapes, and the checks of what comes back. Knows no method.
+"""
+
+import inspect
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from odeum.errors import InputError
+from odeum.tree import Structure
+from odeum.types import Field, PyTree, Tensor
+
+
+@dataclass(frozen=True)
+class PerRow:
+    """A tensor in ``args`` with one entry per row; the field sees the entries of its rows."""
+
+    tensor: Tensor
+
+
+def per_row(tensor: Tensor) -> PerRow:
+    """Marks a tensor in ``args`` as holding one entry per row of the batch.
+
+    Rows that have finished are dropped from the field's evaluations; so are their entries.
+
+    Args:
+        tensor: [batch, ...].
+
+    Raises:
+        InputError: for anything that is no tensor with a batch axis.
+
+    Example:
+        >>> import odeum
+        >>> rates = torch.tensor([[1.0], [2.0]])
+        >>> y0, ts = torch.ones(2, 1), torch.tensor([0.0, 1.0])
+        >>> odeum.solve(lambda t, y, rate: -rate * y, y0, ts, args=odeum.per_row(rates)).ys[-1]
+        tensor([[0.3679],
+                [0.1353]])
+    """
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim == 0:
+        raise InputError("per_row takes a tensor whose first axis is the batch")
+    return PerRow(tensor)
+
+
+@lru_cache(maxsize=512)
+def _n_required(function: Any) -> int:
+    """Number of positional arguments a function demands, 0 where that cannot be told."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 0
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
+
+
+def _takes_args(field: Field) -> bool:
+    """Whether a field demands ``args`` although none are given."""
+    if isinstance(field, torch.nn.Module):
+        return _n_required(type(field).forward) > 3
+    return _n_required(field) > 2
+
+
+class RowField:
+    """A field on the rows of a ``[rows, dim]`` state.
+
+    Args:
+        field: the user's.
+        structure: the user's state.
+        args: the user's, whole.
+        joint: whether the batch is one row (then ``rows`` is 1 and ``dim`` the whole batch).
+        rows: which rows of the batch a call holds, None for all of them.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        structure: Structure,
+        args: PyTree,
+        *,
+        joint: bool,
+        rows: Tensor | None = None,
+    ) -> None:
+        self.field = field
+        self.structure = structure
+        self.args = args
+        self.joint = joint
+        self.rows = rows
+        self.scalar_time = joint or not structure.batch_shape
+        self._direct = structure.is_flat and not joint
+        self._has_args = args is not None or _takes_args(field)
+        self._args = pytree.tree_map(self._cut, args) if args is not None else None
+
+    def select(self, rows: Tensor | None) -> "RowField":
+        """This field on those rows of the batch."""
+        return RowField(self.field, self.structure, self.args, joint=self.joint, rows=rows)
+
+    def with_args(self, args: PyTree) -> "RowField":
+        """This field with other ``args``."""
+        return RowField(self.field, self.structure, args, joint=self.joint, rows=self.rows)
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """The derivative, [rows, dim], at times [rows, 1]."""
+        state = y if self._direct else self._unflatten(y)
+        if not self._direct:
+            rank = pytree.tree_leaves(state)[0].ndim
+            t = t.reshape(() if self.scalar_time else (len(y),) + (1,) * (rank - 1))
+        try:
+            dy = self.field(t, state, self._args) if self._has_args else self.field(t, state)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            explained = self._explained(error, t, len(y))
+            if explained is error:
+                raise
+            raise explained from error
+        if not (
+            isinstance(dy, torch.Tensor)
+            and isinstance(state, torch.Tensor)
+            and dy.shape == state.shape
+            and dy.dtype == state.dtype
+        ):
+            self._check(dy, state)
+        return dy if self._direct else self.structure.flatten(dy).reshape(y.shape)
+
+    def _unflatten(self, y: Tensor) -> PyTree:
+        if self.joint and self.structure.batch_shape:
+            y = y.reshape(self.structure.batch_shape[0], -1)
+        return self.structure.unflatten(y)
+
+    def _cut(self, leaf: Any) -> Any:
+        if not isinstance(leaf, PerRow):
+            return leaf
+        return leaf.tensor if self.rows is None else leaf.tensor.index_select(0, self.rows)
+
+    def _check(self, dy: PyTree, state: PyTree) -> None:
+        leaves, spec = pytree.tree_flatten(dy)
+        wanted, wanted_spec = pytree.tree_flatten(state)
+        if spec != wanted_spec:
+            raise InputError(
+                f"the field returned {_kind(dy)} for a state that is {_kind(state)}: "
+                "return the derivative in the structure of y"
+            )
+        for given, want in zip(leaves, wanted, strict=True):
+            if not isinstance(given, torch.Tensor):
+                raise InputError(
+                    f"the field returned a {type(given).__name__}: return a tensor shaped "
+                    f"like y, {list(want.shape)}"
+                )
+            if given.shape != want.shape:
+                raise InputError(
+                    f"the field returned shape {list(given.shape)} for a state of shape "
+                    f"{list(want.shape)}: return dy/dt in the shape of y{self._rows_hint()}"
+                )
+            if given.dtype != want.dtype:
+                raise InputError(
+                    f"the field returned {given.dtype} for a state of {want.dtype}: "
+                    "return dy/dt in the dtype of y (convert the field with .to(y0.dtype))"
+                )
+
+    def _rows_hint(self) -> str:
+        if self.rows is None:
+            return ""
+        return (
+            f". {len(self.rows)} rows are left here, the others have finished: a tensor with one "
+            "entry per row must reach the field as args=odeum.per_row(tensor)"
+        )
+
+    def _explained(self, error: Exception, t: Tensor, n_rows: int) -> Exception:
+        """The user's own error, unless it comes from something odeum does."""
+        if isinstance(error, InputError):
+            return error
+        if "Boolean value of Tensor" in str(error) and t.numel() > 1:
+            return InputError(
+                f"the field branches in Python on a tensor of {n_rows} rows (rows solved "
+                "independently have their own times, and t has one entry each): choose "
+                'between values with torch.where, or pass coupling="joint"'
+            )
+        if self.rows is not None and isinstance(error, RuntimeError) and "size" in str(error):
+            return InputError(f"the field failed ({error}){self._rows_hint()}")
+        error.add_note(
+            f"raised by the field, called with t of shape {list(t.shape)} and "
+            f"{n_rows} {'row' if n_rows == 1 else 'rows'}"
+        )
+        return error
+
+
+def _kind(state: PyTree) -> str:
+    if isinstance(state, torch.Tensor):
+        return "one tensor"
+    if isinstance(state, dict):
+        return f"a dict with keys {list(state)}"
+    if isinstance(state, tuple | list):
+        return f"a {type(state).__name__} of {len(state)}"
+    return f"a {type(state).__name__}"

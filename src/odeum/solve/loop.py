@@ -1,0 +1,342 @@
+"""The time loop: tries steps, keeps what is accepted, lets finished and failed rows go.
+
+Knows neither coefficients nor tolerances: a stepper makes the steps, a step control judges them.
+A row's history never depends on the rows beside it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from odeum.solution import Stats, Status
+from odeum.solve.control import StepControl, Verdict
+from odeum.solve.explicit import Step, Stepper
+from odeum.solve.field import RowField
+from odeum.solve.outputs import Outputs, Segments
+from odeum.solve.times import Times
+from odeum.types import Tensor
+
+CHECK_INTERVAL = 32
+"""Tried steps between looks at what need not be looked at every time."""
+
+RUNNING = -1
+"""In place of a Status: the row goes on."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Accepted steps: what the exact gradient needs to take them again.
+
+    Attributes:
+        rows: the row of each step, [steps].
+        t: where they start, [steps, 1].
+        h: their signed sizes, [steps, 1].
+        t1: where they end, [steps, 1].
+        y: states at their starts, [steps, dim].
+        stops: index of the output time each was cut to land on, [steps]; -1 where it was not cut.
+            None where none was.
+    """
+
+    rows: Tensor
+    t: Tensor
+    h: Tensor
+    t1: Tensor
+    y: Tensor
+    stops: Tensor | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where a row failed, with the step size it would have tried next, state and derivative."""
+
+    row: int
+    status: Status
+    t: float
+    h: float
+    n_tried: int
+    y: Tensor
+    k: Tensor
+
+
+class Loop:
+    """The solve of a batch of rows, as far as it has come.
+
+    Args:
+        stepper: the method.
+        control: chooses step sizes.
+        field: the field on all rows.
+        y0: initial states, [batch, dim].
+        k0: derivatives there, [batch, dim].
+        times: the output times.
+        outputs: takes the accepted steps, to evaluate the states asked for.
+        max_steps: tried steps after which rows stop; None for no limit.
+        h_min: a row whose step must shrink below this stops.
+        tape: takes what the exact gradient needs of the accepted steps.
+        on_failure: told of the first row that fails; may raise.
+        on_progress: told the times of the rows still running, now and then.
+
+    Attributes:
+        status: how each row ended, [batch].
+        stats: the work each row took, [batch].
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        control: StepControl,
+        field: RowField,
+        y0: Tensor,
+        k0: Tensor,
+        times: Times,
+        outputs: Outputs,
+        *,
+        max_steps: int | None = None,
+        h_min: float = 0.0,
+        tape: list[Accepted] | None = None,
+        on_failure: Callable[[Failure], None] | None = None,
+        on_progress: Callable[[Tensor, Tensor], None] | None = None,
+    ) -> None:
+        self._stepper = stepper
+        self._control = control
+        self._times = times
+        self._outputs = outputs
+        self._max_steps = max_steps
+        self._h_min = h_min
+        self._tape = tape
+        self._on_failure = on_failure
+        self._on_progress = on_progress
+
+        rows = torch.arange(len(y0), device=y0.device)
+        self.status = torch.full_like(rows, Status.SUCCESS)
+        self.stats = Stats(*(torch.zeros_like(rows) for _ in range(3)))
+        # Work beyond what every running row has had, per row of the whole batch.
+        self._extra_evaluations = torch.zeros_like(rows)
+        self._n_evaluations = 1
+        self._n_tried = 0
+
+        # Of the rows still running:
+        self._field = field
+        self._rows = rows
+        self._t = times.start
+        self._y = y0
+        self._k = k0
+        self._h = times.end - times.start
+        self._stop_index = torch.full_like(
+            rows, 1 if control.lands_on_outputs else times.n_times - 1
+        )
+        self._stop = times.at(self._stop_index, rows).unsqueeze(-1)
+        self._n_rejected = torch.zeros_like(rows)
+        self._memory: list[Tensor] = []
+
+    def run(self) -> None:
+        """Takes every row to its end or its failure."""
+        self._retire_unstartable()
+        if len(self._rows):
+            self._choose_first_step()
+        while len(self._rows):
+            if self._max_steps is not None and self._n_tried >= self._max_steps:
+                self._retire(torch.full_like(self._rows, Status.MAX_STEPS))
+                return
+            self._n_tried += 1
+            self._attempt()
+            if self._n_tried % CHECK_INTERVAL == 0:
+                self._check_in()
+
+    def _retire_unstartable(self) -> None:
+        finite = (self._y.isfinite() & self._k.isfinite()).all(-1)
+        if bool(finite.all()):
+            return
+        self._retire(torch.where(finite, RUNNING, int(Status.NON_FINITE)))
+        if torch.is_grad_enabled() and len(self._rows):
+            # Backpropagation through the row dropped just now would turn zeros into NaN.
+            self._k = self._field(self._t.to(self._y.dtype), self._y)
+
+    def _choose_first_step(self) -> None:
+        with torch.no_grad():
+            span = self._times.end[self._rows] - self._t
+            self._h, n_evaluations = self._control.first(
+                self._field, self._t, self._y, self._k, span
+            )
+        self._n_evaluations += n_evaluations
+
+    def _attempt(self) -> None:
+        remaining = self._stop - self._t
+        # Stretched by up to a hundredth rather than leaving a sliver for one more step.
+        landing = self._h.abs() * 1.01 >= remaining.abs()
+        h = torch.where(landing, remaining, self._h)
+        step = self._stepper.step(self._field, self._t, h, self._y, self._k)
+        self._n_evaluations += self._stepper.tableau.n_stages - 1
+        verdict = self._control.judge(step, self._memory)
+        self._memory = verdict.memory
+        if bool((verdict.accept & ~landing).all()):
+            self._accept_all(step, verdict)
+        else:
+            self._accept_some(step, verdict, landing.squeeze(-1))
+
+    def _accept_all(self, step: Step, verdict: Verdict) -> None:
+        """The usual case: every row goes on from where the step ended."""
+        t1 = step.t + step.h
+        if self._stepper.fsal:
+            k1 = step.ks[-1]
+        else:
+            k1 = self._field(t1.to(step.y.dtype), step.y1)
+            self._n_evaluations += 1
+        self._keep(self._rows, step, t1, k1, None)
+        self._t, self._y, self._k = t1, step.y1, k1
+        if verdict.factor is not None:
+            self._h = self._control.bound(self._h * verdict.factor.to(self._h.dtype))
+
+    def _accept_some(self, step: Step, verdict: Verdict, landing: Tensor) -> None:
+        """The step that some rows reject, or that ends some rows' solves."""
+        accept = verdict.accept.squeeze(-1)
+        landed = landing & accept
+        finished = landed & (self._stop_index == self._times.n_times - 1)
+        status = torch.where(finished, int(Status.SUCCESS), RUNNING)
+        if verdict.factor is None:
+            status = torch.where(accept, status, int(Status.NON_FINITE))
+        else:
+            # Never a larger step after a rejection, whatever the controller remembers.
+            factor = torch.where(verdict.accept, verdict.factor, verdict.factor.clamp(max=1.0))
+            self._h = self._control.bound(step.h.detach() * factor.to(self._h.dtype))
+            status = torch.where(accept, status, self._status_after_rejection(step))
+        self._n_rejected = self._n_rejected + ~accept
+        self._take(step, accept, landed, finished)
+        self._stop_index = self._stop_index + (landed & ~finished)
+        self._stop = self._times.at(self._stop_index, self._rows).unsqueeze(-1)
+        self._retire(status)
+
+    def _status_after_rejection(self, step: Step) -> Tensor:
+        """Whether a smaller step can still help, [rows]."""
+        finite = step.y1.isfinite().all(-1)
+        reason = torch.where(finite, int(Status.STEP_TOO_SMALL), int(Status.NON_FINITE))
+        hopeless = self._too_small() | ~self._k.isfinite().all(-1)
+        return torch.where(hopeless, reason, RUNNING)
+
+    def _too_small(self) -> Tensor:
+        """Whether the next step is below what moves the time, or what the user allows, [rows]."""
+        eps = torch.finfo(self._t.dtype).eps
+        reach = torch.maximum(self._t.detach().abs(), eps * self._times.end[self._rows].abs())
+        return (self._h.abs() < torch.clamp(10 * eps * reach, min=self._h_min)).squeeze(-1)
+
+    def _take(self, step: Step, accept: Tensor, landed: Tensor, finished: Tensor) -> None:
+        """Moves the rows that accept to the end of the step."""
+        index = accept.nonzero().squeeze(-1)
+        if not len(index):
+            return
+        rows = self._rows[index]
+        if len(index) < len(accept):
+            if torch.is_grad_enabled():
+                # Backpropagation through a rejected row may meet infinities and turn the
+                # zeros that come in into NaN: take the step again without those rows.
+                t, h, y, k = (x[index] for x in (step.t, step.h, step.y, self._k))
+                step = self._stepper.step(self._field_on(rows), t, h, y, k)
+            else:
+                step = step.select(index)
+        landed = landed[index]
+        t1 = torch.where(landed.unsqueeze(-1), self._stop[index], step.t + step.h)
+        k1 = self._end_derivative(rows, step, t1, finished[index])
+        self._keep(rows, step, t1, k1, torch.where(landed, self._stop_index[index], -1))
+        self._t = _put(self._t, index, t1)
+        self._y = _put(self._y, index, step.y1)
+        self._k = _put(self._k, index, k1)
+
+    def _end_derivative(self, rows: Tensor, step: Step, t1: Tensor, finished: Tensor) -> Tensor:
+        """``f(t1, y1)``; zero in rows that have finished and need it for no output either."""
+        if self._stepper.fsal:
+            return step.ks[-1]
+        wanted = ~finished | self._wants_inside(rows, step.t, t1)
+        return self._evaluate_where(
+            wanted, rows, step, lambda field, at: [field(t1[at].to(step.y.dtype), step.y1[at])]
+        )[0]
+
+    def _keep(self, rows: Tensor, step: Step, t1: Tensor, k1: Tensor, stops: Tensor | None) -> None:
+        """Hands accepted steps on."""
+        ks = step.ks if self._stepper.fsal else [*step.ks, k1]
+        if self._stepper.extra_stages:
+            wanted = self._wants_inside(rows, step.t, t1)
+            ks = ks + self._evaluate_where(
+                wanted,
+                rows,
+                step,
+                lambda field, at: self._stepper.extra_derivatives(
+                    field, step.t[at], step.h[at], step.y[at], [k[at] for k in ks]
+                ),
+                n_values=len(self._stepper.extra_stages),
+            )
+        segments = Segments(rows, step.t, t1, step.h, step.y, torch.stack(ks))
+        self._outputs.add(segments)
+        if self._tape is not None:
+            self._tape.append(Accepted(rows, step.t, step.h, t1, step.y, stops))
+
+    def _wants_inside(self, rows: Tensor, t: Tensor, t1: Tensor) -> Tensor:
+        """Which steps have states asked for strictly inside them, [steps]."""
+        if self._outputs.keep:
+            return torch.ones_like(rows, dtype=torch.bool)
+        return self._times.has_interior(rows, t, t1)
+
+    def _evaluate_where(
+        self,
+        wanted: Tensor,
+        rows: Tensor,
+        step: Step,
+        evaluate: Callable[[RowField, Tensor], list[Tensor]],
+        n_values: int = 1,
+    ) -> list[Tensor]:
+        """Derivatives of the steps that want them, zero in the others, each [steps, dim]."""
+        at = wanted.nonzero().squeeze(-1)
+        if not len(at):
+            return [torch.zeros_like(step.y)] * n_values
+        self._extra_evaluations[rows[at]] += n_values
+        values = evaluate(self._field_on(rows[at]), at)
+        return [_put(torch.zeros_like(step.y), at, value) for value in values]
+
+    def _field_on(self, rows: Tensor) -> RowField:
+        return self._field if len(rows) == len(self._rows) else self._field.select(rows)
+
+    def _check_in(self) -> None:
+        """What need not be done at every step."""
+        # Steps may be accepted and yet be too small to move the time.
+        self._retire(torch.where(self._too_small(), int(Status.STEP_TOO_SMALL), RUNNING))
+        if self._on_progress is not None and len(self._rows):
+            self._on_progress(self._rows, self._t)
+
+    def _retire(self, status: Tensor) -> None:
+        """Writes down how rows ended and lets them go."""
+        ended = status != RUNNING
+        if not bool(ended.any()):
+            return
+        rows = self._rows[ended]
+        self.status[rows] = status[ended]
+        n_rejected = self._n_rejected[ended]
+        self.stats.n_rejected[rows] = n_rejected
+        self.stats.n_accepted[rows] = self._n_tried - n_rejected
+        self.stats.n_evaluations[rows] = self._n_evaluations + self._extra_evaluations[rows]
+        if self._on_failure is not None:
+            for i in (ended & (status != Status.SUCCESS)).nonzero().flatten().tolist():
+                self._on_failure(self._failure(i, Status(int(status[i]))))
+        left = (~ended).nonzero().squeeze(-1)
+        self._rows = self._rows[left]
+        self._field = self._field.select(self._rows)
+        self._t, self._y, self._k, self._h, self._stop = (
+            x.index_select(0, left) for x in (self._t, self._y, self._k, self._h, self._stop)
+        )
+        self._stop_index = self._stop_index[left]
+        self._n_rejected = self._n_rejected[left]
+        self._memory = [ratio[left] for ratio in self._memory]
+
+    def _failure(self, i: int, status: Status) -> Failure:
+        return Failure(
+            row=int(self._rows[i]),
+            status=status,
+            t=float(self._t[i]),
+            h=float(self._h[i]),
+            n_tried=self._n_tried,
+            y=self._y[i].detach(),
+            k=self._k[i].detach(),
+        )
+
+
+def _put(old: Tensor, index: Tensor, new: Tensor) -> Tensor:
+    """``old`` with the rows at ``index`` replaced."""
+    return new if len(index) == len(old) else old.index_copy(0, index, new)

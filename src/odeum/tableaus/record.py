@@ -1,0 +1,158 @@
+"""What a Runge-Kutta method is: a record of exact coefficients, checked when constructed.
+
+One step from ``(t, y)`` with step ``h`` is (Hairer, Norsett & Wanner I, II.1)
+
+    k_i = f(t + c_i h, y + h sum_j a_ij k_j),    y1 = y + h sum_i b_i k_i.
+
+The engines read these records; nothing here knows how a step is taken.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from odeum.errors import InputError
+
+Row = tuple[Fraction, ...]
+TOLERANCE = Fraction(1, 10**30)
+
+
+def row(*coefficients: str | int) -> Row:
+    """Exact fractions from ``"3/40"``, 40-digit decimals or integers.
+
+    Example:
+        >>> row("1/3", "0.5", 2)
+        (Fraction(1, 3), Fraction(1, 2), Fraction(2, 1))
+    """
+    return tuple(Fraction(value) for value in coefficients)
+
+
+@dataclass(frozen=True)
+class DenseOutput:
+    """A continuous extension ``y(t + theta h) = y + h sum_j b_j(theta) k_j``, ``0 <= theta <= 1``.
+
+    Attributes:
+        order: order of the interpolant (its error over one step is ``h^(order + 1)``).
+        weights: per derivative, the coefficients of ``theta, theta^2, ...`` in ``b_j(theta)``.
+            The derivatives are the stages, then ``f(t1, y1)`` (the last stage itself where the
+            method is first-same-as-last), then the extra stages.
+        extra_a: coefficients of extra stages, evaluated only in steps whose inside is asked for;
+            row ``i`` weighs all earlier derivatives.
+        extra_c: their nodes.
+    """
+
+    order: int
+    weights: tuple[Row, ...]
+    extra_a: tuple[Row, ...] = ()
+    extra_c: Row = ()
+
+
+@dataclass(frozen=True)
+class RKTableau:
+    """An explicit Runge-Kutta method as data.
+
+    Attributes:
+        name: how ``method=`` names it.
+        order: order of the solution that is advanced.
+        embedded_order: order of the solution it is compared with, None where there is none.
+        a: stage coefficients, row ``i`` holding ``i`` of them.
+        b: weights of the advanced solution.
+        b_error: rows of weights that estimate the local error: ``b`` less the embedded weights.
+            One row as a rule; a second, of lower order, damps the first as in DOP853. None
+            where the step size is fixed.
+        c: nodes.
+        dense: the continuous extension; cubic Hermite where None is given.
+        source: where the coefficients are published.
+
+    Raises:
+        InputError: where shapes, row sums, ``sum b = 1``, ``sum b_error = 0``, or the ends of
+            the continuous extension do not fit together.
+
+    Example:
+        >>> euler = RKTableau("euler", 1, None, (row(),), row(1), None, row(0), None, "Euler 1768")
+        >>> euler.n_stages, euler.first_same_as_last, euler.interpolant.order
+        (1, False, 3)
+    """
+
+    name: str
+    order: int
+    embedded_order: int | None
+    a: tuple[Row, ...]
+    b: Row
+    b_error: tuple[Row, ...] | None
+    c: Row
+    dense: DenseOutput | None
+    source: str
+
+    def __post_init__(self) -> None:
+        n = self.n_stages
+        self._require([len(r) for r in self.a] == list(range(n)), "a must be strictly triangular")
+        self._require(len(self.c) == n == len(self.a), "a, b and c must agree on the stages")
+        for i, (coefficients, node) in enumerate(zip(self.a, self.c, strict=True)):
+            self._require_equal(sum(coefficients), node, f"row {i} of a must sum to c")
+        self._require_equal(sum(self.b), 1, "b must sum to 1")
+        self._require(
+            (self.b_error is None) == (self.embedded_order is None),
+            "b_error and embedded_order come together",
+        )
+        for weights in self.b_error or ():
+            self._require(len(weights) == n, "b_error must weigh every stage")
+            self._require_equal(sum(weights), 0, "b_error must sum to 0")
+        self._check_interpolant(self.interpolant)
+
+    def _check_interpolant(self, dense: DenseOutput) -> None:
+        n = self.n_derivatives + len(dense.extra_c)
+        self._require(len(dense.weights) == n, "dense output must weigh every derivative")
+        for i, (coefficients, node) in enumerate(zip(dense.extra_a, dense.extra_c, strict=True)):
+            self._require(len(coefficients) == self.n_derivatives + i, "extra_a must be triangular")
+            self._require_equal(sum(coefficients), node, f"row {i} of extra_a must sum to extra_c")
+        for polynomial, weight in zip(dense.weights, self.end_weights, strict=True):
+            self._require_equal(sum(polynomial), weight, "dense output must end at y1")
+
+    def _require(self, condition: bool, rule: str) -> None:
+        if not condition:
+            raise InputError(f"tableau {self.name!r}: {rule}")
+
+    def _require_equal(self, given: Fraction | int, wanted: Fraction | int, rule: str) -> None:
+        self._require(abs(given - wanted) < TOLERANCE, rule)
+
+    @property
+    def n_stages(self) -> int:
+        """Number of stages of one step."""
+        return len(self.b)
+
+    @property
+    def first_same_as_last(self) -> bool:
+        """Whether the last stage is ``f(t1, y1)`` and so the next step's first."""
+        return (
+            self.n_stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and not self.b[-1]
+        )
+
+    @property
+    def n_derivatives(self) -> int:
+        """Number of derivatives at hand after an accepted step: the stages and ``f(t1, y1)``."""
+        return self.n_stages + (not self.first_same_as_last)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it estimates its error, so that step sizes can follow a tolerance."""
+        return self.b_error is not None
+
+    @property
+    def interpolant(self) -> DenseOutput:
+        """The continuous extension: its own, or cubic Hermite through both ends."""
+        return self.dense or self._hermite()
+
+    @property
+    def end_weights(self) -> Row:
+        """Weights of the advanced solution over the interpolant's derivatives."""
+        n_extra = len(self.interpolant.extra_c)
+        return self.b + row(0) * (self.n_derivatives - self.n_stages + n_extra)
+
+    def _hermite(self) -> DenseOutput:
+        """``y1 - y`` weighed by 3θ² - 2θ³, f0 by θ - 2θ² + θ³, f1 by θ³ - θ²."""
+        b = self.b + row(0) * (self.n_derivatives - self.n_stages)
+        weights = [[Fraction(0), 3 * weight, -2 * weight] for weight in b]
+        for derivative, terms in ((0, row(1, -2, 1)), (-1, row(0, -1, 1))):
+            for power, term in enumerate(terms):
+                weights[derivative][power] += term
+        return DenseOutput(order=3, weights=tuple(tuple(w) for w in weights))
