@@ -23,7 +23,7 @@ KINDS = (
 
 _N_STARTS = 16
 _N_ITERATIONS = 60
-_MOST_POINTS = 40
+_MOST_DEGENERATE = 4
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def find_fixed_points(
     """The fixed points inside a window, by damped Newton iteration from a grid over it.
 
     With more than two components the search is in the whole state space, and only points that lie
-    on the window (their other components equal to ``base``) count. A continuum of fixed points is
-    not listed: where more than 40 are found the list is empty.
+    on the window (their other components equal to ``base``) count. A continuum of fixed points,
+    told by more than four degenerate ones, is not listed.
 
     Args:
         field: called as ``field(t, y)`` with t [n, 1] and y [n, dim]; differentiable in y, its
@@ -95,10 +95,12 @@ def fixed_points_in(plane: Plane) -> list[FixedPoint]:
     spans = _spans(plane, states)
     found = _newton(plane, states, spans)
     found = _distinct(_inside(plane, found, spans), spans)
-    if not 0 < len(found) <= _MOST_POINTS:
+    if not len(found):
         return []
     values = torch.linalg.eigvals(_jacobians(plane, found)).cpu()
     points = [FixedPoint(y, classify(row), row) for y, row in zip(found.cpu(), values, strict=True)]
+    if sum(point.kind == "degenerate" for point in points) > _MOST_DEGENERATE:
+        points = [point for point in points if point.kind != "degenerate"]
     return sorted(points, key=lambda point: [float(point.y[i]) for i in plane.dims])
 
 
@@ -142,12 +144,20 @@ def _spans(plane: Plane, states: torch.Tensor) -> torch.Tensor:
 
 
 def _jacobians(plane: Plane, states: torch.Tensor) -> torch.Tensor:
-    """df/dy at each of ``states`` [n, dim], as [n, dim, dim]; independent rows may be summed."""
-    jacobian = torch.func.jacrev(
-        lambda y: plane.field(plane.time(y), y).sum(0),
-        chunk_size=1,  # one output after another: no vmap, which in-place fields cannot take
-    )(states)
-    return jacobian.detach().movedim(1, 0)
+    """df/dy at each of ``states`` [n, dim], as [n, dim, dim]; independent rows may be summed.
+
+    Plain autograd rather than torch.func, which refuses custom autograd functions of the older kind.
+    """
+    with torch.enable_grad():
+        y = states.detach().requires_grad_()
+        rates = plane.field(plane.time(y), y).sum(0)
+        if not rates.requires_grad:
+            return y.new_zeros(len(y), len(rates), len(rates))
+        gradients = [
+            torch.autograd.grad(rate, y, retain_graph=True, materialize_grads=True)[0]
+            for rate in rates
+        ]
+    return torch.stack(gradients, 1)
 
 
 def _newton(plane: Plane, states: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:

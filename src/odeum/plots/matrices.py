@@ -61,7 +61,7 @@ def matrix_comparison(
     ticks = None if names is None else style.component_names(names, n_rows)
     with style.applied():
         if axes is None:
-            width = min(9.0, max(6.8, 1.0 * n_columns * 3))
+            width = min(9.0, max(6.2, 3.0 * n_columns))
             size = (width, (width - 1.3) / 3 * n_rows / n_columns + 0.6)
             axes = plt.subplots(1, 3, figsize=size, layout="constrained")[1]
         panels = np.asarray(axes, dtype=object).reshape(-1)

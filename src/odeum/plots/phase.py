@@ -191,7 +191,7 @@ def vector_field(
 
 def _plane_axes(ax: Axes | None, plane: Plane, names: list[str]) -> Axes:
     """Axes for the window, its components named; drawn to scale where both ranges are alike."""
-    ax = style.axes(ax, (6.4, 4.8))
+    ax = style.axes(ax, (5.8, 4.5))
     ax.grid(False)
     ax.set_xlabel(names[plane.dims[0]])
     ax.set_ylabel(names[plane.dims[1]])
@@ -224,7 +224,7 @@ def _speed_norm(speed: np.ma.MaskedArray) -> Normalize:
 def _speed_bar(ax: Axes, norm: Normalize) -> None:
     figure = ax.get_figure()
     assert figure is not None
-    bar = figure.colorbar(ScalarMappable(norm, style.SPEED), ax=ax, pad=0.02, aspect=30)
+    bar = figure.colorbar(ScalarMappable(norm, style.SPEED), ax=ax, pad=0.03, aspect=30)
     bar.set_label("speed |dy/dt|")
     if isinstance(norm, LogNorm):
         bar.locator = LogLocator(subs=(1.0, 2.0, 5.0))

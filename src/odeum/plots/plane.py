@@ -59,14 +59,15 @@ class Plane:
             InputError: the field returned another shape.
         """
         with torch.no_grad():
-            rates = self.field(self.time(states), states)
+            # A detached view: fields that differentiate inside may switch gradients on for theirs.
+            rates = self.field(self.time(states), states.detach())
         if not isinstance(rates, torch.Tensor) or rates.shape != states.shape:
             given = list(rates.shape) if isinstance(rates, torch.Tensor) else type(rates).__name__
             raise InputError(
                 f"the field returned {given} for states shaped {list(states.shape)}: it must "
                 "return a tensor of the same shape; a state of more than two components needs base"
             )
-        return rates
+        return rates.detach()
 
     def time(self, states: torch.Tensor) -> torch.Tensor:
         """``at_t`` for each of ``states`` [n, dim], as [n, 1]."""

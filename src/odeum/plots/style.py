@@ -39,7 +39,7 @@ _FORMULA = re.compile(r"\$(?=[^\s$])[^$]*(?<=\S)\$(?!\d)")
 """Pandoc's rule for telling a formula from sums of money."""
 
 _SETTINGS: dict[str, Any] = {
-    "figure.dpi": 160,
+    "figure.dpi": 200,
     "figure.facecolor": "white",
     "font.size": 10,
     "axes.facecolor": "white",
@@ -150,16 +150,13 @@ def component_names(names: Sequence[str] | None, dim: int) -> list[str]:
     return [text(name) for name in names]
 
 
-def add_to_legend(
-    ax: Axes, entries: Sequence[tuple[Artist, str]], *, lift: float = 0.0, spread: int = 1
-) -> None:
+def add_to_legend(ax: Axes, entries: Sequence[tuple[Artist, str]], *, lift: float = 0.0) -> None:
     """Set the legend above the Axes, clear of the data; later calls add the entries it lacks.
 
     Args:
         ax: the Axes the legend explains.
         entries: (handle, label) pairs, in reading order.
         lift: extra distance above the Axes in points, for what already stands there.
-        spread: how many Axes side by side the legend may span.
     """
     legend = ax.get_legend()
     shown: list[tuple[Artist, str]] = []
@@ -176,7 +173,7 @@ def add_to_legend(
     figure = ax.get_figure(root=True)
     assert figure is not None
     # The layout engine widens a new Axes by about a tenth.
-    width = 1.1 * spread * ax.get_position(original=True).width * figure.get_figwidth() * 72
+    width = 1.1 * ax.get_position(original=True).width * figure.get_figwidth() * 72
     n_columns = _n_legend_columns([len(label) for _, label in shown], width)
     ax.legend(
         [handle for handle, _ in shown],

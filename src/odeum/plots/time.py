@@ -77,7 +77,7 @@ def trajectories(
     """
     content = _content(ts, ys, names, observed, label)
     with style.applied():
-        ax = style.axes(ax, (7.2, 4.0))
+        ax = style.axes(ax, (6.0, 3.6))
         colours = [style.COLOURS[i % len(style.COLOURS)] for i in range(len(content.names))]
         entries: list[tuple[Artist, str]] = []
         if len(content.names) > 1:
@@ -156,9 +156,8 @@ def trajectory_panels(
             entries += _draw_observed(ax, content.observed, i, style.INK, many=False)
             entries += _shade_held_out(ax, content, held_out_from)
             ax.set_ylabel(content.names[i])
-            if ax.get_subplotspec() is None or i >= dim - _n_panel_columns(dim):
-                _name_time(ax, time_name)
-        style.add_to_legend(axes[0], entries, spread=_n_panel_columns(dim))
+        _name_time(axes[-1], time_name)
+        style.add_to_legend(axes[0], entries)
     return axes
 
 
@@ -205,7 +204,7 @@ def state_space(
         raise InputError("ts colours a path by time, which needs a single model: leave ts out")
     drawn_names = style.component_names(names, dim)
     with style.applied():
-        ax = style.axes(ax, (6.0, 5.0), projection="3d" if dim == 3 else None)
+        ax = style.axes(ax, (5.4, 4.6), projection="3d" if dim == 3 else None)
         entries: list[tuple[Artist, str]] = []
         start: dict[str, Any] = {
             "marker": ">",
@@ -317,28 +316,18 @@ def _shade_held_out(
 
 def _name_time(ax: Axes, time_name: str) -> None:
     """Name the time axis; its ticks avoid quarters, which read oddly on years and days."""
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10]))
     ax.set_xlabel(style.text(time_name))
 
 
-def _n_panel_columns(dim: int) -> int:
-    return 1 if dim <= 4 else 2
-
-
 def _panel_axes(dim: int) -> np.ndarray:
-    """Panels that share the time axis, filled row by row; the last row may be short."""
-    n_columns = _n_panel_columns(dim)
-    n_rows = -(-dim // n_columns)
-    size = (7.2, max(2.6, 1.7 * n_rows) + 0.5)
+    """Panels one under another on a shared time axis, lower where there are many."""
+    height = max(0.9, 1.7 - 0.1 * dim)
     figure, grid = plt.subplots(
-        n_rows, n_columns, figsize=size, sharex=True, squeeze=False, layout="constrained"
+        dim, 1, figsize=(6.0, height * dim + 0.8), sharex=True, squeeze=False, layout="constrained"
     )
-    for spare in grid.flat[dim:]:
-        spare.remove()
-    if dim % n_columns:
-        grid.flat[dim - n_columns].tick_params(labelbottom=True)
     figure.align_ylabels()
-    return grid.reshape(-1)[:dim]
+    return grid.reshape(-1)
 
 
 def _draw_coloured_by_time(ax: Axes, path: Paths, time_name: str) -> None:

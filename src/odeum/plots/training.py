@@ -51,7 +51,7 @@ def loss_curve(
     epochs, loss = _column(metrics, ("epoch",)), _column(metrics, ("loss",))
     held_out = _column(metrics, _HELD_OUT_KEYS, needed=False)
     with style.applied():
-        ax = style.axes(ax, (7.2, 3.8))
+        ax = style.axes(ax, (6.0, 3.4))
         curves = [(loss, "training loss", style.COLOURS[0])]
         if np.isfinite(held_out).any():
             curves.append((held_out, "held-out error", style.COLOURS[1]))
