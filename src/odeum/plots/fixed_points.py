@@ -146,7 +146,7 @@ def _spans(plane: Plane, states: torch.Tensor) -> torch.Tensor:
 def _jacobians(plane: Plane, states: torch.Tensor) -> torch.Tensor:
     """df/dy at each of ``states`` [n, dim], as [n, dim, dim]; independent rows may be summed.
 
-    Plain autograd rather than torch.func, which refuses custom autograd functions of the older kind.
+    Plain autograd rather than torch.func, which refuses older custom autograd functions.
     """
     with torch.enable_grad():
         y = states.detach().requires_grad_()
