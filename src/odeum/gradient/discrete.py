@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from odeum.gradient.inputs import Args, captured_tensors
 from odeum.gradient.sweep import Sweep
-from odeum.solve.loop import Accepted
+from odeum.gradient.tape import Tape
 from odeum.solve.outputs import Segments
 from odeum.solve.problem import Outcome, Problem
 from odeum.types import Tensor
@@ -29,13 +29,18 @@ def solve(problem: Problem) -> Outcome:
         y0=problem.y0.detach(),
         ts=problem.ts.detach(),
     )
-    k0 = isolated.derivative0(isolated.times())
+    saved = _SavedBytes()
+    with saved:
+        k0 = isolated.derivative0(isolated.times())
     captured = captured_tensors(problem.field.field, k0)
-    run = _Run(isolated, args, k0.detach())
     inputs = (problem.y0, problem.ts, *args.tensors, *captured)
     if not any(tensor.requires_grad for tensor in inputs):
         with torch.no_grad():
-            return isolated.solve(run.k0)
+            return isolated.solve(k0)
+    leaves = [x.detach().requires_grad_() for x in args.tensors]
+    isolated = replace(isolated, field=problem.field.with_args(args.replaced(leaves)))
+    tape = Tape(isolated.stepper(), saved.n_bytes / len(k0), wants_times=problem.ts.requires_grad)
+    run = _Run(isolated, tape, k0.detach(), leaves + captured)
     ys, *dense = _Discrete.apply(run, *inputs)
     assert run.outcome is not None
     segments = [Segments(*dense)] if dense else []
@@ -45,11 +50,11 @@ def solve(problem: Problem) -> Outcome:
 class _Run:
     """What the forward pass of a solve leaves for the backward pass."""
 
-    def __init__(self, problem: Problem, args: Args, k0: Tensor) -> None:
+    def __init__(self, problem: Problem, tape: Tape, k0: Tensor, leaves: list[Tensor]) -> None:
         self.problem = problem
-        self.args = args
+        self.tape = tape
         self.k0 = k0
-        self.records: list[Accepted] = []
+        self.leaves = leaves
         self.outcome: Outcome | None = None
 
 
@@ -58,7 +63,7 @@ class _Discrete(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, run: _Run, *inputs: Tensor) -> tuple[Tensor, ...]:
-        run.outcome = run.problem.solve(run.k0, run.records)
+        run.outcome = run.problem.solve(run.k0, run.tape, run.tape.add)
         ctx.run = run
         # Saved so that autograd notices inputs changed in place before the backward pass.
         ctx.save_for_backward(*inputs)
@@ -73,19 +78,30 @@ class _Discrete(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g_ys: Tensor | None, *g_dense: Tensor | None) -> tuple[Any, ...]:
         run: _Run = ctx.run
-        inputs = ctx.saved_tensors
-        n_args = len(run.args.tensors)
-        args = [x.detach().requires_grad_() for x in inputs[2 : 2 + n_args]]
-        field = run.problem.field.with_args(run.args.replaced(args))
-        sweep = Sweep(
-            run.problem,
-            run.records,
-            field,
-            leaves=[*args, *inputs[2 + n_args :]],
-            wants_times=ctx.needs_input_grad[2],
-        )
+        _ = ctx.saved_tensors  # raises where one was changed
+        wants_times = ctx.needs_input_grad[2]
+        sweep = Sweep(run.problem, run.tape, run.leaves, wants_times=wants_times)
         g_y0 = sweep.run(g_ys, g_dense)
         assert run.outcome is not None
         batch_shape = run.problem.field.structure.batch_shape
         run.outcome.stats.backward = sweep.stats().spread(batch_shape)
         return (None, g_y0, sweep.g_ts, *sweep.g_leaves)
+
+
+class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
+    """Counts what autograd stores of the operations inside it, parameters aside."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        super().__init__(self._count, lambda tensor: tensor)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes stored."""
+        return sum(self._sizes.values())
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        if not (tensor.is_leaf and tensor.requires_grad):
+            # Operations share what they store: the output of one is the input of the next.
+            self._sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor

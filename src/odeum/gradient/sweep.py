@@ -1,43 +1,29 @@
-"""The backward sweep over accepted steps: each is taken again, and pulled back.
+"""The backward sweep over accepted steps: each is taken again where it must be, and pulled back.
 
-With ``Y_i`` the stage states of a step,
-
-    k_i = f(t + c_i h, Y_i),   Y_i = y + h sum_j a_ij k_j,   y1 = y + h sum_i b_i k_i,
-
-cotangents ``g`` of ``y1``, and of the ``k_i`` (from states interpolated inside the step), go back
-through the stages from last to first. Step sizes count as constants, but for steps cut to land
-on an output time. The last derivative of a step is the first of the next: it is pulled back
-once, with what both steps ask of it.
+A step maps ``(t, h, y, k0)`` to ``y1`` and the derivatives its interpolant weighs. Cotangents of
+those are pulled back through it by autograd, one step at a time, the last step first. Step
+sizes count as constants, but for steps cut to land on an output time.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from odeum.gradient.tape import Group, Tape
+from odeum.gradient.tape import Entry, Recorded, Tape
 from odeum.solution import Stats
-from odeum.solve.explicit import Weights, combine
+from odeum.solve.explicit import Step
 from odeum.solve.field import RowField
-from odeum.solve.loop import Accepted
+from odeum.solve.loop import Record
 from odeum.solve.problem import Problem
 from odeum.types import Tensor
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation ``k = f(t, y)``, recorded by autograd."""
-
-    t: Tensor
-    y: Tensor
-    k: Tensor
-
-
-@dataclass(frozen=True)
 class Asked:
-    """What the outputs inside a group's steps ask of it.
+    """What the outputs inside some steps ask of them.
 
     Attributes:
-        step: position of each output's step within the group, [outputs].
+        step: position of each output's step among them, [outputs].
         index: index of its output time, [outputs].
         theta: its fraction of the step, [outputs].
         g: its cotangent, [outputs, dim].
@@ -48,15 +34,27 @@ class Asked:
     theta: Tensor
     g: Tensor
 
+    @property
+    def inside(self) -> bool:
+        """Whether any lies strictly inside its step."""
+        return bool((self.theta != 1).any())
+
 
 @dataclass
 class Cotangents:
-    """Cotangents of one group's steps: of their start, size, state and derivatives."""
+    """Cotangents of steps' inputs and derivatives, but for what comes through ``y1``.
+
+    Attributes:
+        t: of where they start, [steps, 1].
+        h: of their sizes, [steps, 1].
+        y: of the states at their starts, [steps, dim].
+        ks: of the derivatives, [derivatives, steps, dim]; None where nothing is asked of them.
+    """
 
     t: Tensor
     h: Tensor
     y: Tensor
-    ks: Tensor
+    ks: Tensor | None
 
 
 class Sweep:
@@ -64,9 +62,8 @@ class Sweep:
 
     Args:
         problem: what was solved.
-        records: its accepted steps.
-        field: its field, on tensors in ``args`` that want gradients.
-        leaves: those tensors, and the ones the field reads by itself.
+        tape: its steps.
+        leaves: tensors that want gradients and that the field uses.
         wants_times: whether the output times want a gradient.
 
     Attributes:
@@ -75,25 +72,22 @@ class Sweep:
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        records: list[Accepted],
-        field: RowField,
-        leaves: list[Tensor],
-        *,
-        wants_times: bool,
+        self, problem: Problem, tape: Tape, leaves: list[Tensor], *, wants_times: bool
     ) -> None:
+        self._problem = problem
         self._times = problem.times()
-        self._stepper = problem.stepper()
-        self._tableau = self._stepper.tableau
-        self._field = field
+        self._tape = tape
+        self._stepper = tape.stepper
         self._leaves = leaves
-        self._y0 = problem.y0
-        self._tape = Tape(records, len(problem.y0)) if records else None
-        self._evaluated: list[tuple[int, int]] = []
-        self._dense = problem.dense
         self.g_leaves: list[Tensor | None] = [None] * len(leaves)
         self.g_ts = torch.zeros_like(problem.ts) if wants_times else None
+        # Cotangents of every row's current state, derivative there, and time.
+        self._g_y = torch.zeros_like(problem.y0)
+        self._g_k = torch.zeros_like(problem.y0)
+        self._g_t = problem.ts.new_zeros(len(problem.y0), 1)
+        rows = torch.arange(len(problem.y0), device=problem.y0.device)
+        self._n_steps = torch.zeros_like(rows)
+        self._n_evaluations = torch.zeros_like(rows)
 
     def run(self, g_ys: Tensor | None, g_dense: tuple[Tensor | None, ...]) -> Tensor:
         """Pulls all steps back.
@@ -105,223 +99,155 @@ class Sweep:
         Returns:
             The gradient of the initial states, [batch, dim].
         """
-        g_y0 = torch.zeros_like(self._y0) if g_ys is None else g_ys[0].clone()
-        if self._tape is None:
-            return g_y0
-        groups = self._tape.groups()
-        asked = self._asked(groups, g_ys)
-        g = self._y0.new_zeros(0, self._y0.shape[1])
-        g_time = self._tape.t.new_zeros(0, 1)
-        pending: tuple[Evaluation, Tensor] | None = None
-        for group, outputs in zip(reversed(groups), reversed(asked), strict=True):
-            cotangents = self._blank(group, g_dense)
-            g, g_time, pending = self._pull_group(group, outputs, cotangents, g, g_time, pending)
-        assert pending is not None
-        g_first, g_t = self._pull(*pending)
-        rows = self._tape.ranking[: len(g)]
-        g_y0.index_add_(0, rows, g + g_first)
-        self._add_to_times(torch.zeros_like(rows), rows, g_time if g_t is None else g_time + g_t)
-        return g_y0
+        entries = self._tape.entries
+        position = sum(int(_n_accepted(entry.record)) for entry in entries)
+        for entry, asked in zip(reversed(entries), reversed(self._asked(g_ys)), strict=True):
+            cotangents = self._blank(entry.record)
+            if g_dense:
+                position -= _n_accepted(entry.record)
+                self._add_dense(entry.record, position, g_dense, cotangents)
+            self._pull_entry(entry, asked, cotangents)
+        if entries:
+            self._pull_start(entries[0].record)
+        return self._g_y if g_ys is None else self._g_y + g_ys[0]
 
     def stats(self) -> Stats:
         """The work done, per row."""
-        zeros = torch.zeros(len(self._y0), dtype=torch.long, device=self._y0.device)
-        stats = Stats(zeros, zeros.clone(), zeros.clone())
-        if self._tape is not None:
-            by_rank = zeros.clone()
-            for first, last in self._evaluated:
-                by_rank[first:last] += 1
-            stats.n_evaluations[self._tape.ranking] = by_rank
-            stats.n_accepted += torch.bincount(self._tape.rows, minlength=len(zeros))
-        return stats
+        return Stats(self._n_evaluations, self._n_steps, torch.zeros_like(self._n_steps))
 
-    def _asked(self, groups: list[Group], g_ys: Tensor | None) -> list[Asked | None]:
-        """The outputs inside each group's steps; None where there are none."""
-        tape = self._tape
-        assert tape is not None
-        if g_ys is None:
-            return [None] * len(groups)
-        step, index = self._times.hits(tape.rows, tape.t, tape.t1)
-        rows = tape.rows[step]
-        t = self._times.at(index, rows).detach()
-        theta = (t - tape.t[step].squeeze(-1)) / tape.h[step].squeeze(-1)
-        g = g_ys[index, rows]
-        firsts = torch.tensor([group.first for group in groups], device=step.device)
-        counts = torch.searchsorted(firsts, step, right=True) - 1
-        sizes = torch.bincount(counts, minlength=len(groups)).tolist()
-        parts = (x.split(sizes) for x in (step, index, theta, g))
-        return [
-            Asked(at - group.first, i, fraction, g_part) if len(at) else None
-            for group, at, i, fraction, g_part in zip(groups, *parts, strict=True)
-        ]
-
-    def _blank(self, group: Group, g_dense: tuple[Tensor | None, ...]) -> Cotangents:
-        """A group's cotangents before any output: those of the dense solution's segments."""
-        tape = self._tape
-        assert tape is not None
-        n_derivatives = len(self._stepper.polynomials)
-        blank = Cotangents(
-            t=torch.zeros_like(group.t),
-            h=torch.zeros_like(group.h),
-            y=torch.zeros_like(group.y),
-            ks=group.y.new_zeros(n_derivatives, *group.y.shape),
+    def _asked(self, g_ys: Tensor | None) -> list[Asked | None]:
+        """The outputs inside each entry's steps; None where there are none."""
+        records = [entry.record for entry in self._tape.entries]
+        if g_ys is None or not records:
+            return [None] * len(records)
+        rows, t, t1, h = (
+            torch.cat([getattr(record, name) for record in records])
+            for name in ("rows", "t", "t1", "h")
         )
-        if not g_dense:
-            return blank
-        at = tape.order[group.first : group.first + group.n_rows]
-        _, g_t, _, g_h, g_y, g_ks = g_dense
-        for total, part in ((blank.t, g_t), (blank.h, g_h), (blank.y, g_y)):
-            if part is not None:
-                total += part[at]
-        if g_ks is not None:
-            blank.ks += g_ks[:, at]
-        return blank
+        step, index = self._times.hits(rows, t, t1)
+        rows = rows[step]
+        outputs = self._times.at(index, rows).detach()
+        theta = (outputs - t[step].squeeze(-1)) / h[step].squeeze(-1)
+        sizes = torch.tensor([len(record.rows) for record in records], device=step.device)
+        firsts = sizes.cumsum(0) - sizes
+        entry = torch.searchsorted(firsts, step, right=True) - 1
+        n_outputs = torch.bincount(entry, minlength=len(records)).tolist()
+        parts = (
+            x.split(n_outputs) for x in (step - firsts[entry], index, theta, g_ys[index, rows])
+        )
+        return [Asked(*part) if len(part[0]) else None for part in zip(*parts, strict=True)]
 
-    def _pull_group(
+    def _blank(self, record: Record) -> Cotangents:
+        zeros = torch.zeros_like(record.t)
+        return Cotangents(zeros, zeros.clone(), torch.zeros_like(record.y), None)
+
+    def _zero_derivatives(self, record: Record) -> Tensor:
+        return record.y.new_zeros(len(self._stepper.polynomials), *record.y.shape)
+
+    def _add_dense(
         self,
-        group: Group,
-        asked: Asked | None,
+        record: Record,
+        first: int,
+        g_dense: tuple[Tensor | None, ...],
         cotangents: Cotangents,
-        g_later: Tensor,
-        g_time_later: Tensor,
-        pending: tuple[Evaluation, Tensor] | None,
-    ) -> tuple[Tensor, Tensor, tuple[Evaluation, Tensor]]:
-        """Pulls one step of each of a group's rows back.
+    ) -> None:
+        """Adds what is asked of the segments of a dense solve, from the ``first`` on."""
+        at = slice(first, first + _n_accepted(record))
+        steps = slice(None) if record.accept is None else record.accept.squeeze(-1)
+        _, g_t, _, g_h, g_y, g_ks = g_dense
+        for total, part in ((cotangents.t, g_t), (cotangents.h, g_h), (cotangents.y, g_y)):
+            if part is not None:
+                total[steps] += part[at]
+        if g_ks is not None:
+            cotangents.ks = self._zero_derivatives(record)
+            cotangents.ks[:, steps] += g_ks[:, at]
 
-        Args:
-            group: the steps.
-            asked: the outputs inside them.
-            cotangents: what is asked of them otherwise.
-            g_later: cotangents of the states the next group starts from.
-            g_time_later: cotangents of the times it starts at.
-            pending: its first evaluations, which are this group's last, and their cotangents.
-
-        Returns:
-            The same three for this group's start.
-        """
-        n_rows, n_later = group.n_rows, len(g_later)
-        stepper, h = self._stepper, group.h.to(group.y.dtype)
-        field = self._field_on(0, n_rows)
-        stages = self._take_again(field, group, h)
-        ks = [stage.k.detach() for stage in stages]
-        g_y1 = torch.zeros_like(group.y)
-        g_y1[:n_later] = g_later
-        g_t1 = torch.zeros_like(group.t)
-        g_t1[:n_later] = g_time_later
-
-        interior = asked is not None and bool((asked.theta != 1).any())
-        inside = interior or self._dense
-        ends = [] if pending is None else [(0, *pending)]
-        if inside and n_rows > n_later:
-            y1 = torch.addcmul(group.y, h, combine(ks, stepper.b))[n_later:]
-            end = self._evaluate(self._field_on(n_later, n_rows), group.t1[n_later:], y1)
-            self._evaluated.append((n_later, n_rows))
-            ends.append((n_later, end, torch.zeros_like(y1)))
-        if inside:
-            ks.append(torch.cat([end.k.detach() for _, end, _ in ends]))
-        extras = self._take_extra(field, group, h, ks) if inside else []
+    def _pull_entry(self, entry: Entry, asked: Asked | None, cotangents: Cotangents) -> None:
+        """Pulls one step back, in the rows that accepted it."""
+        record, rows = entry.record, entry.record.rows
+        inside = cotangents.ks is not None or (asked is not None and asked.inside)
+        g_y1, g_k1, g_t1 = (g[rows] for g in (self._g_y, self._g_k, self._g_t))
+        if record.accept is not None:
+            g_y1, g_k1, g_t1 = (g.masked_fill(~record.accept, 0) for g in (g_y1, g_k1, g_t1))
+        field = self._problem.field.select(rows)
+        with_end = inside or bool(g_k1.any())
+        recorded = entry.recorded or self._take_again(field, record, with_end=with_end)
+        step, k1, ks = recorded.step, recorded.k1, recorded.step.ks
+        with torch.enable_grad():
+            if with_end and k1 is None:
+                k1 = self._stepper.end_derivative(field, step.t + step.h, step.y1)
+                self._n_evaluations[rows] += 1
+            if inside:
+                ks = self._derivatives(field, record, step, k1)
         if asked is not None:
-            self._add_outputs(asked, group, h, ks, cotangents)
+            self._add_outputs(asked, record, [k.detach() for k in ks], cotangents)
 
-        # The parts of the step in the reverse of the order they were taken in.
-        n_derivatives = self._tableau.n_derivatives
-        for i in reversed(range(len(extras))):
-            node = float(self._tableau.interpolant.extra_c[i])
-            self._pull_stage(
-                extras[i], n_derivatives + i, stepper.extra_stages[i], node, h, ks, cotangents
-            )
-        for first, end, g_k in ends:
-            last = slice(first, first + len(g_k))
-            g_end, g_t = self._pull(end, g_k + cotangents.ks[n_derivatives - 1, last])
-            g_y1[last] += g_end
-            if g_t is not None:
-                g_t1[last] += g_t
-        self._spread(g_y1, stepper.b, h, ks, cotangents)
-        for i in reversed(range(1, len(stages))):
-            node = float(self._tableau.c[i])
-            self._pull_stage(stages[i], i, stepper.stages[i - 1], node, h, ks, cotangents)
-        g_time = self._pull_times(group, cotangents, g_t1)
-        return cotangents.y, g_time, (stages[0], cotangents.ks[0])
+        outputs = [step.y1]
+        g_outputs = [g_y1]
+        if cotangents.ks is not None:
+            outputs += ks
+            g_outputs += list(cotangents.ks[: len(ks)])
+        if with_end and k1 is not None:
+            outputs.append(k1)
+            g_outputs.append(g_k1)
+        inputs = [step.y] if recorded.k0 is None else [step.y, recorded.k0]
+        if self.g_ts is not None:
+            inputs += [step.t, step.h]
+        g_y, *g_others = self._pull(outputs, g_outputs, inputs)
+        g_k0 = torch.zeros_like(g_y) if recorded.k0 is None else g_others.pop(0)
+        if g_others:
+            cotangents.t += g_others[0]
+            cotangents.h += g_others[1]
+        self._move(record, g_y + cotangents.y, g_k0, self._pull_times(record, cotangents, g_t1))
 
-    def _take_again(self, field: RowField, group: Group, h: Tensor) -> list[Evaluation]:
-        """The stages of a group's steps, but for a last one that is the next step's first."""
-        stages = [self._evaluate(field, group.t, group.y)]
-        ks = [stages[0].k.detach()]
-        for i in range(1, self._tableau.n_stages - self._stepper.fsal):
-            y = torch.addcmul(group.y, h, combine(ks, self._stepper.stages[i - 1]))
-            t = group.t + float(self._tableau.c[i]) * group.h
-            stages.append(self._evaluate(field, t, y))
-            ks.append(stages[-1].k.detach())
-        self._evaluated.extend([(0, group.n_rows)] * len(stages))
-        return stages
+    def _take_again(self, field: RowField, record: Record, *, with_end: bool) -> Recorded:
+        """The step recorded by autograd, with a last stage that is ``f(t1, y1)`` or without."""
+        wants_times = self.g_ts is not None
+        with torch.enable_grad():
+            t, h = (x.detach().requires_grad_(wants_times) for x in (record.t, record.h))
+            y = record.y.detach().requires_grad_()
+            k0 = field(t.to(y.dtype), y)
+            step = self._stepper.step(field, t, h, y, k0, with_end=with_end)
+        self._n_evaluations[record.rows] += len(step.ks)
+        return Recorded(step, None, step.ks[-1] if with_end and self._stepper.fsal else None)
 
-    def _take_extra(
-        self, field: RowField, group: Group, h: Tensor, ks: list[Tensor]
-    ) -> list[Evaluation]:
-        """The extra stages of the dense output; their derivatives are appended to ``ks``."""
-        extras = []
-        for weights, node in zip(
-            self._stepper.extra_stages, self._tableau.interpolant.extra_c, strict=True
-        ):
-            y = torch.addcmul(group.y, h, combine(ks, weights))
-            extras.append(self._evaluate(field, group.t + float(node) * group.h, y))
-            ks.append(extras[-1].k.detach())
-            self._evaluated.append((0, group.n_rows))
-        return extras
+    def _derivatives(
+        self, field: RowField, record: Record, step: Step, k1: Tensor | None
+    ) -> list[Tensor]:
+        """All derivatives that the interpolant weighs."""
+        ks = step.ks if self._stepper.fsal or k1 is None else [*step.ks, k1]
+        extras = self._stepper.extra_derivatives(field, step.t, step.h, step.y, ks)
+        if extras:
+            self._n_evaluations[record.rows] += len(extras)
+        return ks + extras
 
     def _add_outputs(
-        self, asked: Asked, group: Group, h: Tensor, ks: list[Tensor], cotangents: Cotangents
+        self, asked: Asked, record: Record, ks: list[Tensor], cotangents: Cotangents
     ) -> None:
         """Adds what the outputs inside the steps ask, through the interpolant."""
+        h = record.h.to(record.y.dtype)[asked.step]
         cotangents.y.index_add_(0, asked.step, asked.g)
         weights = self._stepper.interpolation_weights(asked.theta)
-        weighted = (weights.unsqueeze(-1) * h[asked.step]) * asked.g
-        cotangents.ks.index_add_(1, asked.step, weighted)
+        if cotangents.ks is None:
+            cotangents.ks = self._zero_derivatives(record)
+        cotangents.ks.index_add_(1, asked.step, (weights.unsqueeze(-1) * h) * asked.g)
         if self.g_ts is None:
             return
-        slopes = self._stepper.interpolation_slopes(asked.theta)
-        stacked = torch.stack(ks)[:, asked.step]
+        # y(theta) = y + h sum_j b_j(theta) k_j with theta = (output - t) / h
         n = len(ks)
-        direct = (weights[:n, :, None] * stacked).sum(0)
-        slope = (slopes[:n, :, None] * stacked).sum(0)
-        g_direct = (asked.g * direct).sum(-1, keepdim=True).to(group.t.dtype)
-        g_time = (asked.g * slope).sum(-1, keepdim=True).to(group.t.dtype)
-        # y(theta) = y + h sum_j b_j(theta) k_j with theta = (t_output - t) / h
+        slopes = self._stepper.interpolation_slopes(asked.theta)
+        at_outputs = torch.stack(ks)[:, asked.step]
+        change = (weights[:n, :, None] * at_outputs).sum(0)
+        slope = (slopes[:n, :, None] * at_outputs).sum(0)
+        g_h, g_output = (
+            (asked.g * x).sum(-1, keepdim=True).to(record.t.dtype) for x in (change, slope)
+        )
         theta = asked.theta.unsqueeze(-1)
-        cotangents.h.index_add_(0, asked.step, g_direct - g_time * theta)
-        cotangents.t.index_add_(0, asked.step, -g_time)
-        assert self._tape is not None
-        self._add_to_times(asked.index, self._tape.ranking[asked.step], g_time)
+        cotangents.h.index_add_(0, asked.step, g_h - g_output * theta)
+        cotangents.t.index_add_(0, asked.step, -g_output)
+        self._add_to_times(asked.index, record.rows[asked.step], g_output)
 
-    def _pull_stage(
-        self,
-        stage: Evaluation,
-        i: int,
-        weights: Weights,
-        node: float,
-        h: Tensor,
-        ks: list[Tensor],
-        cotangents: Cotangents,
-    ) -> None:
-        """Pulls the i-th derivative back to what its state was made of."""
-        g, g_t = self._pull(stage, cotangents.ks[i])
-        self._spread(g, weights, h, ks, cotangents)
-        if g_t is not None:
-            cotangents.t += g_t
-            cotangents.h += node * g_t
-
-    def _spread(
-        self, g: Tensor, weights: Weights, h: Tensor, ks: list[Tensor], cotangents: Cotangents
-    ) -> None:
-        """Adds the cotangent of ``y + h sum_j w_j k_j`` to those of its parts."""
-        cotangents.y += g
-        n = weights.used[-1] + 1
-        cotangents.ks[:n].view(n, -1).addr_(weights.dense, (h * g).view(-1))
-        if self.g_ts is not None:
-            g_h = (g * combine(ks, weights)).sum(-1, keepdim=True)
-            cotangents.h += g_h.to(cotangents.h.dtype)
-
-    def _pull_times(self, group: Group, cotangents: Cotangents, g_t1: Tensor) -> Tensor:
+    def _pull_times(self, record: Record, cotangents: Cotangents, g_t1: Tensor) -> Tensor:
         """The cotangent of where steps start, from those of where they end and how long they are.
 
         ``t1 = t + h`` with ``h`` a constant, or, for a step cut to land on an output time,
@@ -329,12 +255,38 @@ class Sweep:
         """
         if self.g_ts is None:
             return cotangents.t
-        landed = (group.stops >= 0).unsqueeze(-1)
+        if record.stops is None:
+            return cotangents.t + g_t1
+        landed = (record.stops >= 0).unsqueeze(-1)
         at_stop = torch.where(landed, g_t1 + cotangents.h, 0.0)
-        assert self._tape is not None
-        rows = self._tape.ranking[: group.n_rows]
-        self._add_to_times(group.stops.clamp(min=0), rows, at_stop)
+        self._add_to_times(record.stops.clamp(min=0), record.rows, at_stop)
         return cotangents.t + torch.where(landed, -cotangents.h, g_t1)
+
+    def _move(self, record: Record, g_y: Tensor, g_k: Tensor, g_t: Tensor) -> None:
+        """Makes the start of a step where its rows now are."""
+        rows = record.rows
+        self._n_steps[rows] += 1 if record.accept is None else record.accept.squeeze(-1)
+        for total, g in ((self._g_y, g_y), (self._g_k, g_k), (self._g_t, g_t)):
+            if record.accept is None:
+                total[rows] = g
+            else:
+                total[rows] = torch.where(record.accept, g, total[rows])
+
+    def _pull_start(self, record: Record) -> None:
+        """Pulls back the derivative at the initial state, and the initial time."""
+        rows = record.rows
+        if bool(self._g_k.any()):
+            wants_times = self.g_ts is not None
+            with torch.enable_grad():
+                t = self._times.start[rows].detach().requires_grad_(wants_times)
+                y = self._problem.y0[rows].detach().requires_grad_()
+                k = self._problem.field.select(rows)(t.to(y.dtype), y)
+            self._n_evaluations[rows] += 1
+            g_y, *g_t = self._pull([k], [self._g_k[rows]], [y, t] if wants_times else [y])
+            self._g_y[rows] += g_y
+            if g_t:
+                self._g_t[rows] += g_t[0]
+        self._add_to_times(torch.zeros_like(rows), rows, self._g_t[rows])
 
     def _add_to_times(self, index: Tensor, rows: Tensor, g: Tensor) -> None:
         if self.g_ts is None:
@@ -342,37 +294,24 @@ class Sweep:
         at = (index, rows) if self._times.per_row else (index,)
         self.g_ts.index_put_(at, g.squeeze(-1), accumulate=True)
 
-    def _field_on(self, first: int, last: int) -> RowField:
-        """The field on those ranks."""
-        assert self._tape is not None
-        with torch.enable_grad():  # per-row args are cut to the rows here
-            return self._field.select(self._tape.ranking[first:last])
-
-    def _evaluate(self, field: RowField, t: Tensor, y: Tensor) -> Evaluation:
-        with torch.enable_grad():
-            t = t.detach().to(y.dtype)
-            t.requires_grad_(self.g_ts is not None)
-            y = y.detach().requires_grad_()
-            return Evaluation(t, y, field(t, y))
-
-    def _pull(self, evaluation: Evaluation, g: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Cotangents of an evaluation's state and time; those of the leaves are added up."""
-        if not evaluation.k.requires_grad:
-            return torch.zeros_like(g), None
-        inputs = [evaluation.y, *self._leaves]
-        if self.g_ts is not None:
-            inputs.append(evaluation.t)
-        # A graph the field closes over belongs to the user and is walked once per evaluation.
-        g_y, *g_others = torch.autograd.grad(
-            evaluation.k, inputs, g, retain_graph=True, allow_unused=True
+    def _pull(
+        self, outputs: list[Tensor], g_outputs: list[Tensor], inputs: list[Tensor]
+    ) -> list[Tensor]:
+        """Cotangents of ``inputs``, zero where nothing depends on one; those of leaves add up."""
+        # A graph the field closes over belongs to the user: it is not ours to free.
+        g_wanted = torch.autograd.grad(
+            outputs, [*inputs, *self._leaves], g_outputs, retain_graph=True, allow_unused=True
         )
-        g_t = g_others.pop() if self.g_ts is not None else None
-        for i, g_leaf in enumerate(g_others):
-            if g_leaf is not None:
+        for i, g in enumerate(g_wanted[len(inputs) :]):
+            if g is not None:
                 total = self.g_leaves[i]
-                # The first one may share memory with a cotangent.
-                self.g_leaves[i] = g_leaf.clone() if total is None else total.add_(g_leaf)
-        if g_t is not None:
-            assert self._tape is not None
-            g_t = g_t.to(self._tape.t.dtype)
-        return torch.zeros_like(g) if g_y is None else g_y, g_t
+                # The first one may share its memory with something else.
+                self.g_leaves[i] = g.clone() if total is None else total.add_(g)
+        return [
+            torch.zeros_like(x) if g is None else g
+            for x, g in zip(inputs, g_wanted[: len(inputs)], strict=True)
+        ]
+
+
+def _n_accepted(record: Record) -> int:
+    return len(record.rows) if record.accept is None else int(record.accept.sum())

@@ -1,85 +1,116 @@
-"""The accepted steps of a batch, sorted so that a backward sweep reads them front to back.
+"""What a forward pass keeps for its backward sweep.
 
-Rows are ranked by their number of steps, most first. The i-th steps of all rows that have one
-form group i; its rows are the first so many ranks, so a group's row data are plain slices.
+Of each step ``(t, h, y)``: enough to take it again. While there is room, also autograd's record
+of it, so that small problems need not take their steps twice.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from odeum.solve.loop import Accepted
+from odeum.solve.explicit import Step, Stepper, Weights
+from odeum.solve.field import RowField
+from odeum.solve.loop import Record
+from odeum.tableaus import RKTableau
 from odeum.types import Tensor
+
+ROOM_BYTES = 128 * 2**20
+"""Memory for autograd's records of steps; steps beyond it are taken again when pulled back."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """The i-th accepted step of every row that took so many.
+class Recorded:
+    """A step recorded by autograd, from inputs that have no history.
 
     Attributes:
-        n_rows: number of rows, the first of the ranking.
-        t: where the steps start, [rows, 1].
-        h: their signed sizes, [rows, 1].
-        t1: where they end, [rows, 1].
-        y: states at their starts, [rows, dim].
-        stops: index of the output time each was cut to land on, [rows]; -1 where it was not cut.
-        first: position of the group's first step among all sorted steps.
+        step: the step; its ``t``, ``h`` and ``y`` are the inputs.
+        k0: the input derivative at its start; None where it was evaluated from ``y``.
+        k1: ``f(t1, y1)``, where it was evaluated.
     """
 
-    n_rows: int
-    t: Tensor
-    h: Tensor
-    t1: Tensor
-    y: Tensor
-    stops: Tensor
-    first: int
+    step: Step
+    k0: Tensor | None
+    k1: Tensor | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A step of some rows on the tape, with autograd's record where there was room for it."""
+
+    record: Record
+    recorded: Recorded | None
 
 
 class Tape:
-    """All accepted steps of a solve, sorted by step number and rank of their row.
+    """A stepper that remembers its steps.
 
     Args:
-        records: the steps as they were taken; may be emptied.
-        n_rows: number of rows in the batch.
+        stepper: the one that makes them.
+        bytes_per_row: what autograd stores for one row's evaluation of the field.
+        wants_times: whether gradients of times are asked for.
 
     Attributes:
-        rows: the row of each sorted step, [steps].
-        order: where each sorted step stood among the records, [steps].
-        ranking: rows, by number of steps, [batch]; rows that took none come last.
+        entries: the steps that rows accepted, in the order they were taken.
     """
 
-    def __init__(self, records: list[Accepted], n_rows: int) -> None:
-        rows = torch.cat([record.rows for record in records])
-        n_steps = torch.bincount(rows, minlength=n_rows)
-        self.ranking = torch.argsort(n_steps, descending=True, stable=True)
-        rank = torch.empty_like(self.ranking)
-        rank[self.ranking] = torch.arange(n_rows, device=rank.device)
-        # Steps of one row come in the order of time: a stable sort by row numbers them.
-        by_row = torch.argsort(rows, stable=True)
-        number = torch.empty_like(rows)
-        start = n_steps.cumsum(0) - n_steps
-        number[by_row] = torch.arange(len(rows), device=rows.device) - start[rows[by_row]]
-        self.order = torch.argsort(number * n_rows + rank[rows])
-        self.rows = rows[self.order]
-        stops = [
-            torch.full_like(record.rows, -1) if record.stops is None else record.stops
-            for record in records
-        ]
-        self._sizes = torch.bincount(number).tolist()
-        self.t, self.h, self.t1, self._y = (
-            torch.cat([getattr(record, name) for record in records])[self.order]
-            for name in ("t", "h", "t1", "y")
-        )
-        self._stops = torch.cat(stops)[self.order]
+    def __init__(self, stepper: Stepper, bytes_per_row: float, *, wants_times: bool) -> None:
+        self.stepper = stepper
+        self.entries: list[Entry] = []
+        self._wants_times = wants_times
+        self._bytes_per_row = bytes_per_row * stepper.tableau.n_stages
+        self._room = float(ROOM_BYTES)
+        self._recorded: Recorded | None = None
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    def tableau(self) -> RKTableau:
+        """The method."""
+        return self.stepper.tableau
 
-    def groups(self) -> list[Group]:
-        """The groups, first steps first."""
-        columns = (x.split(self._sizes) for x in (self.t, self.h, self.t1, self._y, self._stops))
-        groups, first = [], 0
-        for t, h, t1, y, stops in zip(*columns, strict=True):
-            groups.append(Group(len(t), t, h, t1, y, stops, first))
-            first += len(t)
-        return groups
+    @property
+    def fsal(self) -> bool:
+        """Whether the last stage of a step is the first of the next."""
+        return self.stepper.fsal
+
+    @property
+    def extra_stages(self) -> list[Weights]:
+        """The extra stages of the dense output."""
+        return self.stepper.extra_stages
+
+    def step(self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor) -> Step:
+        """Tries one step."""
+        self._room -= self._bytes_per_row * len(y)
+        if self._room < 0:
+            return self.stepper.step(field, t, h, y, k0)
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_(self._wants_times) for x in (t, h)]
+            inputs += [x.detach().requires_grad_() for x in (y, k0)]
+            step = self.stepper.step(field, *inputs)
+        self._recorded = Recorded(step, inputs[3], step.ks[-1] if self.fsal else None)
+        return Step(t, h, y, step.y1.detach(), [k.detach() for k in step.ks])
+
+    def end_derivative(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
+        """``f(t1, y1)`` at the end of the last step; recorded where it is for all its rows."""
+        if self._recorded is None or len(y1) < len(self._recorded.step.y):
+            return self.stepper.end_derivative(field, t1, y1)
+        step = self._recorded.step
+        with torch.enable_grad():
+            k1 = self.stepper.end_derivative(field, step.t + step.h, step.y1)
+        self._recorded = Recorded(step, self._recorded.k0, k1)
+        return k1.detach()
+
+    def extra_derivatives(
+        self, field: RowField, t: Tensor, h: Tensor, y: Tensor, ks: list[Tensor]
+    ) -> list[Tensor]:
+        """The extra stages of the dense output; they are not recorded."""
+        return self.stepper.extra_derivatives(field, t, h, y, ks)
+
+    def add(self, record: Record) -> None:
+        """Takes down what became of the last step."""
+        recorded, self._recorded = self._recorded, None
+        if recorded is not None and not record.finite:
+            # Zeros pulled back through a rejected row's infinities would become NaN.
+            recorded = None
+        if recorded is None:
+            record = record.accepted()
+        if len(record.rows):
+            self.entries.append(Entry(record, recorded))

@@ -69,7 +69,16 @@ class Stepper:
     def _column(self, nodes: Row) -> Tensor:
         return self._like.new_tensor([float(c) for c in nodes]).view(-1, 1, 1)
 
-    def step(self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor) -> "Step":
+    def step(
+        self,
+        field: RowField,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        k0: Tensor,
+        *,
+        with_end: bool = True,
+    ) -> "Step":
         """Tries one step.
 
         Args:
@@ -78,6 +87,7 @@ class Stepper:
             h: signed step sizes, [rows, 1].
             y: states, [rows, dim].
             k0: derivatives there, [rows, dim].
+            with_end: whether to evaluate a last stage that is only the next step's first.
         """
         hy = h.to(y.dtype)
         ks = [k0]
@@ -88,7 +98,8 @@ class Stepper:
                 y_stage = torch.addcmul(y, hy, ks[weights.used[0]], value=single)
             else:
                 y_stage = torch.addcmul(y, hy, combine(ks, weights))
-            ks.append(field(t_stage, y_stage))
+            if with_end or not self.fsal or len(ks) < len(self.stages):
+                ks.append(field(t_stage, y_stage))
         if not self.fsal:
             y_stage = torch.addcmul(y, hy, combine(ks, self.b))
         return Step(t, h, y, y_stage, ks)
@@ -97,6 +108,10 @@ class Stepper:
         dtype = self._like.dtype
         times = t + nodes.to(t.dtype) * h if t.dtype != dtype else t + nodes * h
         return times.to(dtype).unbind(0)
+
+    def end_derivative(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
+        """``f(t1, y1)``, where no stage is that."""
+        return field(t1.to(y1.dtype), y1)
 
     def extra_derivatives(
         self, field: RowField, t: Tensor, h: Tensor, y: Tensor, ks: list[Tensor]
@@ -144,13 +159,6 @@ class Step:
     y: Tensor
     y1: Tensor
     ks: list[Tensor]
-
-    def select(self, rows: Tensor) -> "Step":
-        """The step of those rows."""
-        t, h, y, y1, *ks = (
-            x.index_select(0, rows) for x in (self.t, self.h, self.y, self.y1, *self.ks)
-        )
-        return Step(t, h, y, y1, ks)
 
 
 def combine(ks: list[Tensor], weights: Weights) -> Tensor:

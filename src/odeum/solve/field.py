@@ -93,7 +93,10 @@ class RowField:
         self.scalar_time = joint or not structure.batch_shape
         self._direct = structure.is_flat and not joint
         self._has_args = args is not None or _takes_args(field)
-        self._args = pytree.tree_map(self._cut, args) if args is not None else None
+        self._args = None
+        if args is not None:
+            with torch.enable_grad():  # whether a gradient is recorded is for each call to say
+                self._args = pytree.tree_map(self._cut, args)
 
     def select(self, rows: Tensor | None) -> "RowField":
         """This field on those rows of the batch."""

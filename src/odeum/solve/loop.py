@@ -6,18 +6,20 @@ A row's history never depends on the rows beside it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from odeum.solution import Stats, Status
 from odeum.solve.control import StepControl, Verdict
-from odeum.solve.explicit import Step, Stepper
+from odeum.solve.explicit import Step, Weights
+from odeum.tableaus import RKTableau
 from odeum.solve.field import RowField
 from odeum.solve.outputs import Outputs, Segments
 from odeum.solve.times import Times
 from odeum.types import Tensor
 
-CHECK_INTERVAL = 32
+CHECK_INTERVAL = 16
 """Tried steps between looks at what need not be looked at every time."""
 
 RUNNING = -1
@@ -25,25 +27,38 @@ RUNNING = -1
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """Accepted steps: what the exact gradient needs to take them again.
+class Record:
+    """One tried step of all running rows: what the exact gradient needs to take it again.
 
     Attributes:
-        rows: the row of each step, [steps].
-        t: where they start, [steps, 1].
+        rows: the running rows, ascending, [steps].
+        accept: which of them accepted it, [steps, 1]; None where all did.
+        t: where the steps start, [steps, 1].
         h: their signed sizes, [steps, 1].
-        t1: where they end, [steps, 1].
+        t1: where they end, [steps, 1]; ``t`` where a row did not accept it.
         y: states at their starts, [steps, dim].
         stops: index of the output time each was cut to land on, [steps]; -1 where it was not cut.
             None where none was.
+        finite: whether all derivatives were finite.
     """
 
     rows: Tensor
+    accept: Tensor | None
     t: Tensor
     h: Tensor
     t1: Tensor
     y: Tensor
     stops: Tensor | None
+    finite: bool
+
+    def accepted(self) -> "Record":
+        """The same of the rows that accepted the step alone."""
+        if self.accept is None:
+            return self
+        at = self.accept.squeeze(-1).nonzero().squeeze(-1)
+        rows, t, h, t1, y = (x[at] for x in (self.rows, self.t, self.h, self.t1, self.y))
+        stops = None if self.stops is None else self.stops[at]
+        return Record(rows, None, t, h, t1, y, stops, finite=True)
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,39 @@ class Failure:
     k: Tensor
 
 
+class Steps(Protocol):
+    """What makes the steps: a stepper, or one that remembers them."""
+
+    @property
+    def tableau(self) -> RKTableau:
+        """The method."""
+        ...
+
+    @property
+    def fsal(self) -> bool:
+        """Whether the last stage of a step is the first of the next."""
+        ...
+
+    @property
+    def extra_stages(self) -> list[Weights]:
+        """The extra stages of the dense output."""
+        ...
+
+    def step(self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor) -> Step:
+        """Tries one step of all running rows."""
+        ...
+
+    def end_derivative(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
+        """``f(t1, y1)`` at the end of the last step."""
+        ...
+
+    def extra_derivatives(
+        self, field: RowField, t: Tensor, h: Tensor, y: Tensor, ks: list[Tensor]
+    ) -> list[Tensor]:
+        """The extra stages of the dense output, after ``ks``."""
+        ...
+
+
 class Loop:
     """The solve of a batch of rows, as far as it has come.
 
@@ -72,7 +120,7 @@ class Loop:
         outputs: takes the accepted steps, to evaluate the states asked for.
         max_steps: tried steps after which rows stop; None for no limit.
         h_min: a row whose step must shrink below this stops.
-        tape: takes what the exact gradient needs of the accepted steps.
+        tape: told of every step that any row accepts.
         on_failure: told of the first row that fails; may raise.
         on_progress: told the times of the rows still running, now and then.
 
@@ -83,7 +131,7 @@ class Loop:
 
     def __init__(
         self,
-        stepper: Stepper,
+        stepper: Steps,
         control: StepControl,
         field: RowField,
         y0: Tensor,
@@ -93,7 +141,7 @@ class Loop:
         *,
         max_steps: int | None = None,
         h_min: float = 0.0,
-        tape: list[Accepted] | None = None,
+        tape: Callable[[Record], None] | None = None,
         on_failure: Callable[[Failure], None] | None = None,
         on_progress: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
@@ -172,46 +220,59 @@ class Loop:
         if bool((verdict.accept & ~landing).all()):
             self._accept_all(step, verdict)
         else:
-            self._accept_some(step, verdict, landing.squeeze(-1))
+            self._accept_some(step, verdict, landing)
 
     def _accept_all(self, step: Step, verdict: Verdict) -> None:
         """The usual case: every row goes on from where the step ended."""
         t1 = step.t + step.h
-        if self._stepper.fsal:
-            k1 = step.ks[-1]
-        else:
-            k1 = self._field(t1.to(step.y.dtype), step.y1)
-            self._n_evaluations += 1
-        self._keep(self._rows, step, t1, k1, None)
+        k1 = self._end_derivative(step, t1, None)
+        self._keep(step, t1, k1, accept=None, stops=None)
         self._t, self._y, self._k = t1, step.y1, k1
         if verdict.factor is not None:
             self._h = self._control.bound(self._h * verdict.factor.to(self._h.dtype))
 
     def _accept_some(self, step: Step, verdict: Verdict, landing: Tensor) -> None:
-        """The step that some rows reject, or that ends some rows' solves."""
-        accept = verdict.accept.squeeze(-1)
+        """The step that some rows reject, or that lands some rows on a stop."""
+        accept = verdict.accept
+        everywhere = bool(accept.all())
         landed = landing & accept
-        finished = landed & (self._stop_index == self._times.n_times - 1)
+        finished = landed.squeeze(-1)
+        stops = torch.where(finished, self._stop_index, -1)
+        if self._control.lands_on_outputs:
+            finished = finished & (self._stop_index == self._times.n_times - 1)
         status = torch.where(finished, int(Status.SUCCESS), RUNNING)
-        if verdict.factor is None:
-            status = torch.where(accept, status, int(Status.NON_FINITE))
-        else:
-            # Never a larger step after a rejection, whatever the controller remembers.
-            factor = torch.where(verdict.accept, verdict.factor, verdict.factor.clamp(max=1.0))
-            self._h = self._control.bound(step.h.detach() * factor.to(self._h.dtype))
-            status = torch.where(accept, status, self._status_after_rejection(step))
-        self._n_rejected = self._n_rejected + ~accept
-        self._take(step, accept, landed, finished)
-        self._stop_index = self._stop_index + (landed & ~finished)
-        self._stop = self._times.at(self._stop_index, self._rows).unsqueeze(-1)
+        t1 = torch.where(landing, self._stop, step.t + step.h)
+        if not everywhere:
+            self._n_rejected = self._n_rejected + ~accept.squeeze(-1)
+            t1 = torch.where(accept, t1, step.t)
+            if torch.is_grad_enabled():
+                step = self._retaken(step, accept)
+        self._resize(step, verdict, status)
+        k1 = self._end_derivative(step, t1, accept.squeeze(-1) & ~finished)
+        self._keep(step, t1, k1, accept=None if everywhere else accept, stops=stops)
+        self._t = t1
+        self._y = step.y1 if everywhere else torch.where(accept, step.y1, step.y)
+        self._k = k1 if everywhere else torch.where(accept, k1, self._k)
+        if self._control.lands_on_outputs:
+            self._stop_index = torch.where(stops >= 0, self._stop_index + 1, self._stop_index)
+            self._stop_index.clamp_(max=self._times.n_times - 1)
+            self._stop = self._times.at(self._stop_index, self._rows).unsqueeze(-1)
         self._retire(status)
 
-    def _status_after_rejection(self, step: Step) -> Tensor:
-        """Whether a smaller step can still help, [rows]."""
-        finite = step.y1.isfinite().all(-1)
-        reason = torch.where(finite, int(Status.STEP_TOO_SMALL), int(Status.NON_FINITE))
-        hopeless = self._too_small() | ~self._k.isfinite().all(-1)
-        return torch.where(hopeless, reason, RUNNING)
+    def _resize(self, step: Step, verdict: Verdict, status: Tensor) -> None:
+        """The next step sizes; ``status`` is told of rows that no step size can help."""
+        rejected = ~verdict.accept.squeeze(-1)
+        if verdict.factor is None:
+            status.masked_fill_(rejected, int(Status.NON_FINITE))
+            return
+        # Never a larger step after a rejection, whatever the controller remembers.
+        factor = torch.where(verdict.accept, verdict.factor, verdict.factor.clamp(max=1.0))
+        self._h = self._control.bound(step.h.detach() * factor.to(self._h.dtype))
+        if self._n_tried % CHECK_INTERVAL == 0:
+            finite = step.y1.isfinite().all(-1)
+            reason = torch.where(finite, int(Status.STEP_TOO_SMALL), int(Status.NON_FINITE))
+            hopeless = rejected & (self._too_small() | ~self._k.isfinite().all(-1))
+            status.copy_(torch.where(hopeless, reason, status))
 
     def _too_small(self) -> Tensor:
         """Whether the next step is below what moves the time, or what the user allows, [rows]."""
@@ -219,76 +280,80 @@ class Loop:
         reach = torch.maximum(self._t.detach().abs(), eps * self._times.end[self._rows].abs())
         return (self._h.abs() < torch.clamp(10 * eps * reach, min=self._h_min)).squeeze(-1)
 
-    def _take(self, step: Step, accept: Tensor, landed: Tensor, finished: Tensor) -> None:
-        """Moves the rows that accept to the end of the step."""
-        index = accept.nonzero().squeeze(-1)
-        if not len(index):
-            return
-        rows = self._rows[index]
-        if len(index) < len(accept):
-            if torch.is_grad_enabled():
-                # Backpropagation through a rejected row may meet infinities and turn the
-                # zeros that come in into NaN: take the step again without those rows.
-                t, h, y, k = (x[index] for x in (step.t, step.h, step.y, self._k))
-                step = self._stepper.step(self._field_on(rows), t, h, y, k)
-            else:
-                step = step.select(index)
-        landed = landed[index]
-        t1 = torch.where(landed.unsqueeze(-1), self._stop[index], step.t + step.h)
-        k1 = self._end_derivative(rows, step, t1, finished[index])
-        self._keep(rows, step, t1, k1, torch.where(landed, self._stop_index[index], -1))
-        self._t = _put(self._t, index, t1)
-        self._y = _put(self._y, index, step.y1)
-        self._k = _put(self._k, index, k1)
+    def _retaken(self, step: Step, accept: Tensor) -> Step:
+        """The step, recorded by autograd in the rows that accept it alone.
 
-    def _end_derivative(self, rows: Tensor, step: Step, t1: Tensor, finished: Tensor) -> Tensor:
-        """``f(t1, y1)``; zero in rows that have finished and need it for no output either."""
+        Backpropagation through a rejected row may meet infinities and turn the zeros that come
+        in into NaN.
+        """
+        at = accept.squeeze(-1).nonzero().squeeze(-1)
+        if not len(at):
+            return Step(step.t, step.h, step.y, step.y, [torch.zeros_like(k) for k in step.ks])
+        t, h, y, k = (x[at] for x in (step.t, step.h, step.y, self._k))
+        again = self._stepper.step(self._field_on(self._rows[at]), t, h, y, k)
+        y1, *ks = (_put(torch.zeros_like(step.y), at, x) for x in (again.y1, *again.ks))
+        return Step(step.t, step.h, step.y, y1, ks)
+
+    def _end_derivative(self, step: Step, t1: Tensor, going_on: Tensor | None) -> Tensor:
+        """``f(t1, y1)``, [rows, dim], where a row goes on (None: all do) or interpolates."""
         if self._stepper.fsal:
             return step.ks[-1]
-        wanted = ~finished | self._wants_inside(rows, step.t, t1)
+        if going_on is None:
+            self._n_evaluations += 1
+            return self._stepper.end_derivative(self._field, t1, step.y1)
+        wanted = going_on | (self._wants_inside(step.t, t1) & (t1 != step.t).squeeze(-1))
         return self._evaluate_where(
-            wanted, rows, step, lambda field, at: [field(t1[at].to(step.y.dtype), step.y1[at])]
+            wanted,
+            step,
+            lambda field, at: [self._stepper.end_derivative(field, t1[at], step.y1[at])],
         )[0]
 
-    def _keep(self, rows: Tensor, step: Step, t1: Tensor, k1: Tensor, stops: Tensor | None) -> None:
-        """Hands accepted steps on."""
+    def _keep(
+        self, step: Step, t1: Tensor, k1: Tensor, *, accept: Tensor | None, stops: Tensor | None
+    ) -> None:
+        """Hands a step on to the outputs and to the tape."""
         ks = step.ks if self._stepper.fsal else [*step.ks, k1]
         if self._stepper.extra_stages:
-            wanted = self._wants_inside(rows, step.t, t1)
+            wanted = self._wants_inside(step.t, t1) & (t1 != step.t).squeeze(-1)
+            before = ks
             ks = ks + self._evaluate_where(
                 wanted,
-                rows,
                 step,
                 lambda field, at: self._stepper.extra_derivatives(
-                    field, step.t[at], step.h[at], step.y[at], [k[at] for k in ks]
+                    field, step.t[at], step.h[at], step.y[at], [k[at] for k in before]
                 ),
                 n_values=len(self._stepper.extra_stages),
             )
-        segments = Segments(rows, step.t, t1, step.h, step.y, torch.stack(ks))
+        stacked = torch.stack(ks)
+        segments = Segments(self._rows, step.t, t1, step.h, step.y, stacked)
+        if accept is not None and self._outputs.keep:
+            segments = segments.select(accept.squeeze(-1).nonzero().squeeze(-1))
+        # A rejected row's step ends where it starts: no output lies inside.
         self._outputs.add(segments)
         if self._tape is not None:
-            self._tape.append(Accepted(rows, step.t, step.h, t1, step.y, stops))
+            finite = accept is None or bool(stacked.isfinite().all())
+            self._tape(Record(self._rows, accept, step.t, step.h, t1, step.y, stops, finite))
 
-    def _wants_inside(self, rows: Tensor, t: Tensor, t1: Tensor) -> Tensor:
-        """Which steps have states asked for strictly inside them, [steps]."""
+    def _wants_inside(self, t: Tensor, t1: Tensor) -> Tensor:
+        """Which rows have states asked for strictly inside a step, [rows]."""
         if self._outputs.keep:
-            return torch.ones_like(rows, dtype=torch.bool)
-        return self._times.has_interior(rows, t, t1)
+            return torch.ones_like(self._rows, dtype=torch.bool)
+        return self._times.has_interior(self._rows, t, t1)
 
     def _evaluate_where(
         self,
         wanted: Tensor,
-        rows: Tensor,
         step: Step,
         evaluate: Callable[[RowField, Tensor], list[Tensor]],
         n_values: int = 1,
     ) -> list[Tensor]:
-        """Derivatives of the steps that want them, zero in the others, each [steps, dim]."""
+        """Derivatives in the rows that want them, zero in the others, each [rows, dim]."""
         at = wanted.nonzero().squeeze(-1)
         if not len(at):
             return [torch.zeros_like(step.y)] * n_values
-        self._extra_evaluations[rows[at]] += n_values
-        values = evaluate(self._field_on(rows[at]), at)
+        rows = self._rows[at]
+        self._extra_evaluations[rows] += n_values
+        values = evaluate(self._field_on(rows), at)
         return [_put(torch.zeros_like(step.y), at, value) for value in values]
 
     def _field_on(self, rows: Tensor) -> RowField:
@@ -303,26 +368,35 @@ class Loop:
 
     def _retire(self, status: Tensor) -> None:
         """Writes down how rows ended and lets them go."""
-        ended = status != RUNNING
-        if not bool(ended.any()):
+        ended = (status != RUNNING).nonzero().squeeze(-1)
+        if not len(ended):
             return
-        rows = self._rows[ended]
-        self.status[rows] = status[ended]
+        rows, how = self._rows[ended], status[ended]
         n_rejected = self._n_rejected[ended]
+        self.status[rows] = how
         self.stats.n_rejected[rows] = n_rejected
         self.stats.n_accepted[rows] = self._n_tried - n_rejected
         self.stats.n_evaluations[rows] = self._n_evaluations + self._extra_evaluations[rows]
-        if self._on_failure is not None:
-            for i in (ended & (status != Status.SUCCESS)).nonzero().flatten().tolist():
-                self._on_failure(self._failure(i, Status(int(status[i]))))
-        left = (~ended).nonzero().squeeze(-1)
+        if self._on_failure is not None and bool((how != Status.SUCCESS).any()):
+            first = int((how != Status.SUCCESS).nonzero()[0])
+            self._on_failure(self._failure(int(ended[first]), Status(int(how[first]))))
+        left = (status == RUNNING).nonzero().squeeze(-1)
         self._rows = self._rows[left]
+        if not len(left):
+            return
         self._field = self._field.select(self._rows)
-        self._t, self._y, self._k, self._h, self._stop = (
-            x.index_select(0, left) for x in (self._t, self._y, self._k, self._h, self._stop)
+        self._t, self._y, self._k, self._h, self._stop, self._stop_index, self._n_rejected = (
+            x.index_select(0, left)
+            for x in (
+                self._t,
+                self._y,
+                self._k,
+                self._h,
+                self._stop,
+                self._stop_index,
+                self._n_rejected,
+            )
         )
-        self._stop_index = self._stop_index[left]
-        self._n_rejected = self._n_rejected[left]
         self._memory = [ratio[left] for ratio in self._memory]
 
     def _failure(self, i: int, status: Status) -> Failure:

@@ -35,6 +35,13 @@ class Segments:
     y: Tensor
     ks: Tensor
 
+    def select(self, steps: Tensor) -> "Segments":
+        """Some of the steps."""
+        rows, t, t1, h, y = (
+            x.index_select(0, steps) for x in (self.rows, self.t, self.t1, self.h, self.y)
+        )
+        return Segments(rows, t, t1, h, y, self.ks.index_select(1, steps))
+
     @staticmethod
     def concatenate(parts: "list[Segments]") -> "Segments":
         """All steps as one, in the order given."""

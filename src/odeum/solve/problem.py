@@ -8,7 +8,7 @@ from odeum.solution import Stats, spread
 from odeum.solve.control import AdaptiveSteps, FixedSteps, StepControl, Tolerance
 from odeum.solve.explicit import Stepper
 from odeum.solve.field import RowField
-from odeum.solve.loop import Accepted, Failure, Loop
+from odeum.solve.loop import Failure, Loop, Record, Steps
 from odeum.solve.options import MAX_STEPS, StepOptions
 from odeum.solve.outputs import Outputs, Segments
 from odeum.solve.times import Times
@@ -74,18 +74,24 @@ class Problem:
         """The same problem from other initial states, at other times."""
         return replace(self, y0=y0, ts=ts)
 
-    def solve(self, k0: Tensor | None = None, tape: list[Accepted] | None = None) -> Outcome:
+    def solve(
+        self,
+        k0: Tensor | None = None,
+        steps: Steps | None = None,
+        tape: Callable[[Record], None] | None = None,
+    ) -> Outcome:
         """Solves it, recorded by autograd where that is enabled.
 
         Args:
             k0: the field at the initial state, where it is known.
-            tape: takes what the exact gradient needs of the accepted steps.
+            steps: what makes the steps, where it is not a plain stepper.
+            tape: told of every step that any row accepts.
         """
         times, stepper = self.times(), self.stepper()
         control = self._control(stepper)
         outputs = Outputs(times, stepper, self.y0, keep=self.dense)
         loop = Loop(
-            stepper,
+            steps or stepper,
             control,
             self.field,
             self.y0,
