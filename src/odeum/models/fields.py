@@ -3,6 +3,7 @@
 A field is ``f(t, y) -> dy/dt`` on the last axis of ``y`` [..., dim]. It knows nothing of solvers.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -94,7 +95,7 @@ class MLPField(nn.Module):
         self.time_dependent = time_dependent
         widths = (dim + time_dependent, *self.hidden, dim)
         self.layers = nn.ModuleList(
-            nn.Linear(n_in, n_out) for n_in, n_out in zip(widths, widths[1:], strict=False)
+            nn.Linear(n_in, n_out) for n_in, n_out in itertools.pairwise(widths)
         )
 
     def forward(self, t: Tensor | float, y: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class LearnedDynamics(nn.Module):
         return self.ode.field
 
     def forward(self, y0: Tensor, ts: Tensor) -> Tensor:
-        """States at ``ts`` [time] or [time, batch] from ``y0`` [batch, dim], in the data's units."""
+        """States at ``ts`` [time] or [time, batch] from ``y0`` [batch, dim], in data units."""
         return self.transform.decode(self.ode(*self._encoded(y0, ts)))
 
     def solve(self, y0: Tensor, ts: Tensor, **changes: Any) -> Solution:

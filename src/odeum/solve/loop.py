@@ -188,7 +188,7 @@ class Loop:
                 return
             self._n_tried += 1
             self._attempt()
-            if self._n_tried % CHECK_INTERVAL == 0:
+            if self._n_tried % CHECK_INTERVAL == 0 and len(self._rows):
                 self._check_in()
 
     def _retire_unstartable(self) -> None:
