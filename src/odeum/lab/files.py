@@ -1,0 +1,67 @@
+"""Writing so that a file is whole or absent, and JSON without NaN. Knows nothing of runs."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from odeum.errors import InputError
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` make a file beside ``path``, then rename it there.
+
+    Whoever reads ``path`` sees the old file or the new one, never a part.
+
+    Args:
+        path: the file to make or replace.
+        write: given the path to write to.
+
+    Raises:
+        InputError: if the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_whole(Path(folder, "a.txt"), lambda part: part.write_text("whole"))
+        ...     Path(folder, "a.txt").read_text()
+        'whole'
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, numbers that are not finite as null.
+
+    Args:
+        path: the file to make or replace.
+        value: dicts, lists, numbers, text.
+
+    Raises:
+        InputError: if the folder cannot be written.
+    """
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def finite(value: Any) -> Any:
+    """``value`` with None in place of NaN and infinity, tuples as lists.
+
+    Example:
+        >>> finite({"a": (1.0, float("nan"))})
+        {'a': [1.0, None]}
+    """
+    if isinstance(value, dict):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,47 @@
+"""The live line of a training: loss, held-out error, rate, time that remains."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(n_epochs: int, *, quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Follow a training on the terminal.
+
+    Args:
+        n_epochs: epochs in all.
+        quiet: show nothing; nothing is shown either where stdout is not a terminal.
+
+    Yields:
+        A function to call with each line of metrics.jsonl.
+
+    Example:
+        >>> with progress_bar(10, quiet=True) as show:
+        ...     show({"epoch": 1, "loss": 0.5, "held_out": None, "seconds": 0.1, "window": 2})
+    """
+    if quiet or not sys.stdout.isatty():
+        yield lambda line: None
+        return
+    columns = (
+        TextColumn("learning, windows of {task.fields[window]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}  held out {task.fields[held_out]}"),
+        TextColumn("{task.fields[rate]}/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=n_epochs, window="–", loss="–", held_out="–", rate="–")
+
+        def show(line: dict[str, Any]) -> None:
+            fields = {"window": line["window"], "loss": f"{line['loss']:.2e}"}
+            fields["rate"] = f"{1 / line['seconds']:.0f}" if line["seconds"] else "–"
+            if line["held_out"] is not None:
+                fields["held_out"] = f"{line['held_out']:.2e}"
+            bar.update(task, completed=line["epoch"], **fields)
+
+        yield show
