@@ -27,7 +27,8 @@ class Controller:
         integral: kI; 1 with the others 0 is the textbook controller.
         proportional: kP; smooths the sequence of step sizes, for problems that border on stiff.
         derivative: kD.
-        safety: the share of the step that would meet the tolerance exactly.
+        safety: the share of the step that would meet the tolerance exactly; 0.85 takes fewer tries
+            than the customary 0.9, for which more steps are rejected.
         factor_min: the most a step may shrink at once.
         factor_max: the most a step may grow at once.
 
@@ -42,7 +43,7 @@ class Controller:
     integral: float = 1.0
     proportional: float = 0.0
     derivative: float = 0.0
-    safety: float = 0.9
+    safety: float = 0.85
     factor_min: float = 0.2
     factor_max: float = 10.0
 
@@ -90,7 +91,7 @@ def step_factor(controller: Controller, error_order: int, ratios: list[Tensor]) 
 
     Example:
         >>> step_factor(I, 5, [torch.tensor([1.0, 32.0, 0.0], dtype=torch.float64)])
-        tensor([ 0.9000,  0.4500, 10.0000], dtype=torch.float64)
+        tensor([ 0.8500,  0.4250, 10.0000], dtype=torch.float64)
     """
     exponents = controller.exponents(error_order)
     factor = ratios[0].pow(exponents[0])

@@ -1,1 +1,1 @@
-"""Ways to differentiate a solve: each takes a Problem and returns its Outcome, gradients attached."""
+"""Ways to differentiate a solve: each takes a Problem and returns its Outcome."""

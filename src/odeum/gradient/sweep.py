@@ -100,7 +100,7 @@ class Sweep:
             The gradient of the initial states, [batch, dim].
         """
         entries = self._tape.entries
-        position = sum(int(_n_accepted(entry.record)) for entry in entries)
+        position = sum(_n_accepted(entry.record) for entry in entries) if g_dense else 0
         for entry, asked in zip(reversed(entries), reversed(self._asked(g_ys)), strict=True):
             cotangents = self._blank(entry.record)
             if g_dense:

@@ -6,6 +6,7 @@ here gives a row the same bits whatever rows stand beside it, and is differentia
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -13,6 +14,12 @@ from odeum.solve.field import RowField
 from odeum.tableaus import RKTableau
 from odeum.tableaus.record import Row
 from odeum.types import Tensor
+
+
+@lru_cache(maxsize=64)
+def stepper(tableau: RKTableau, dtype: torch.dtype, device: torch.device) -> "Stepper":
+    """The stepper of a tableau; made once, for small solves are over before it would be made."""
+    return Stepper(tableau, dtype, device)
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,13 @@ class Stepper:
 
     Args:
         tableau: the method.
-        like: a tensor of the state's dtype and device.
+        dtype: the state's.
+        device: the state's.
     """
 
-    def __init__(self, tableau: RKTableau, like: Tensor) -> None:
+    def __init__(self, tableau: RKTableau, dtype: torch.dtype, device: torch.device) -> None:
         self.tableau = tableau
-        self._like = like
+        self._like = torch.empty(0, dtype=dtype, device=device)
         self.fsal = tableau.first_same_as_last
         dense = tableau.interpolant
         self.stages = [self._weights(coefficients) for coefficients in tableau.a[1:]]
@@ -56,9 +64,9 @@ class Stepper:
         self.extra_nodes = self._column(dense.extra_c)
         self.single_weights = [weights.single for weights in self.stages]
         # In float64 whatever the state is: the terms of a high-order interpolant cancel.
-        exact = {"dtype": torch.float64, "device": like.device}
-        self.polynomials = torch.tensor([[float(p) for p in row] for row in dense.weights], **exact)
-        self.end_weights = torch.tensor([float(weight) for weight in tableau.end_weights], **exact)
+        exact = torch.empty(0, dtype=torch.float64, device=device)
+        self.polynomials = exact.new_tensor([[float(p) for p in row] for row in dense.weights])
+        self.end_weights = exact.new_tensor([float(weight) for weight in tableau.end_weights])
 
     def _weights(self, coefficients: Row) -> Weights:
         used = tuple(i for i, weight in enumerate(coefficients) if weight)

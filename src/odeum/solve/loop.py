@@ -13,10 +13,10 @@ import torch
 from odeum.solution import Stats, Status
 from odeum.solve.control import StepControl, Verdict
 from odeum.solve.explicit import Step, Weights
-from odeum.tableaus import RKTableau
 from odeum.solve.field import RowField
 from odeum.solve.outputs import Outputs, Segments
 from odeum.solve.times import Times
+from odeum.tableaus import RKTableau
 from odeum.types import Tensor
 
 CHECK_INTERVAL = 16

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from odeum.methods import ExplicitRungeKutta
 from odeum.solution import Stats, spread
 from odeum.solve.control import AdaptiveSteps, FixedSteps, StepControl, Tolerance
-from odeum.solve.explicit import Stepper
+from odeum.solve.explicit import Stepper, stepper
 from odeum.solve.field import RowField
 from odeum.solve.loop import Failure, Loop, Record, Steps
 from odeum.solve.options import MAX_STEPS, StepOptions
@@ -60,7 +60,7 @@ class Problem:
 
     def stepper(self) -> Stepper:
         """The method in the state's dtype, on its device."""
-        return Stepper(self.method.tableau, self.y0)
+        return stepper(self.method.tableau, self.y0.dtype, self.y0.device)
 
     def times(self) -> Times:
         """The output times."""
@@ -87,11 +87,11 @@ class Problem:
             steps: what makes the steps, where it is not a plain stepper.
             tape: told of every step that any row accepts.
         """
-        times, stepper = self.times(), self.stepper()
-        control = self._control(stepper)
-        outputs = Outputs(times, stepper, self.y0, keep=self.dense)
+        times, plain = self.times(), self.stepper()
+        control = self._control(plain)
+        outputs = Outputs(times, plain, self.y0, keep=self.dense)
         loop = Loop(
-            steps or stepper,
+            steps or plain,
             control,
             self.field,
             self.y0,

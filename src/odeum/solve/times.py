@@ -25,7 +25,8 @@ class Times:
 
     Example:
         >>> times = Times(torch.tensor([0.0, 0.5, 1.0]), n_rows=2)
-        >>> times.hits(torch.tensor([0, 1]), torch.tensor([[0.0], [0.4]]), torch.tensor([[0.6], [1.0]]))
+        >>> t, t1 = torch.tensor([[0.0], [0.4]]), torch.tensor([[0.6], [1.0]])
+        >>> times.hits(torch.tensor([0, 1]), t, t1)
         (tensor([0, 1, 1]), tensor([1, 1, 2]))
     """
 

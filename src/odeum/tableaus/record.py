@@ -46,7 +46,7 @@ class DenseOutput:
     extra_c: Row = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RKTableau:
     """An explicit Runge-Kutta method as data.
 
