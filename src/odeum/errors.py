@@ -13,7 +13,7 @@ class DataError(InputError):
 
 
 class SolveError(RuntimeError):
-    """A solve could not reach the end of its time span; the message says where, why, what to try."""
+    """A solve did not reach the end of its span; the message says where, why, what to try."""
 
 
 class TraceError(InputError):

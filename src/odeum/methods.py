@@ -64,15 +64,17 @@ def names() -> list[str]:
     return list(EXPLICIT)
 
 
-def get(method: str | ExplicitRungeKutta, **options: Controller) -> ExplicitRungeKutta:
+def get(
+    method: str | ExplicitRungeKutta, *, controller: Controller | None = None
+) -> ExplicitRungeKutta:
     """The method of that name.
 
     Args:
         method: a name from :func:`names`, or a method object.
-        **options: fields of the method to set, as ``controller=odeum.control.PI``.
+        controller: constants of its step-size control, as ``odeum.control.PI``.
 
     Raises:
-        InputError: for an unknown name or option.
+        InputError: for an unknown name.
 
     Example:
         >>> get("rk4").tableau.order
@@ -87,10 +89,7 @@ def get(method: str | ExplicitRungeKutta, **options: Controller) -> ExplicitRung
             f"method is a {type(method).__name__}: give a name from odeum.methods.names() "
             "or an object from odeum.methods.get(name, ...)"
         )
-    for option in options:
-        if option not in ("controller",):
-            raise unknown_name("option", option, ["controller"])
-    return replace(method, **options) if options else method
+    return method if controller is None else replace(method, controller=controller)
 
 
 def describe(name: str) -> Description:

@@ -43,8 +43,11 @@ class Stats:
 
     def spread(self, batch_shape: tuple[int, ...]) -> "Stats":
         """The same for rows as the user counts them: see :func:`spread`."""
-        counts = (self.n_evaluations, self.n_accepted, self.n_rejected)
-        return Stats(*(spread(count, batch_shape) for count in counts))
+        return Stats(
+            n_evaluations=spread(self.n_evaluations, batch_shape),
+            n_accepted=spread(self.n_accepted, batch_shape),
+            n_rejected=spread(self.n_rejected, batch_shape),
+        )
 
 
 def spread(values: Tensor, batch_shape: tuple[int, ...]) -> Tensor:

@@ -1,6 +1,6 @@
 """Shapes and Protocols that the whole library shares.
 
-Axes are named ``time``, ``batch`` (rows: independent systems) and ``dim`` (a row's flattened state).
+Axes are ``time``, ``batch`` (rows: independent systems) and ``dim`` (a row's flattened state).
 """
 
 from typing import Any, Protocol

@@ -4,9 +4,10 @@ Owns the translation to the user's shapes, and the checks of what comes back. Kn
 """
 
 import inspect
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils import _pytree as pytree
@@ -48,10 +49,10 @@ def per_row(tensor: Tensor) -> PerRow:
 
 
 @lru_cache(maxsize=512)
-def _n_required(function: Any) -> int:
+def _n_required(function: Hashable) -> int:
     """Number of positional arguments a function demands, 0 where that cannot be told."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(cast(Callable[..., Any], function)).parameters.values()
     except (TypeError, ValueError):
         return 0
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -62,7 +63,7 @@ def _takes_args(field: Field) -> bool:
     """Whether a field demands ``args`` although none are given."""
     if isinstance(field, torch.nn.Module):
         return _n_required(type(field).forward) > 3
-    return _n_required(field) > 2
+    return isinstance(field, Hashable) and _n_required(field) > 2
 
 
 class RowField:

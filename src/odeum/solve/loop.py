@@ -157,7 +157,8 @@ class Loop:
 
         rows = torch.arange(len(y0), device=y0.device)
         self.status = torch.full_like(rows, Status.SUCCESS)
-        self.stats = Stats(*(torch.zeros_like(rows) for _ in range(3)))
+        zeros = torch.zeros_like(rows)
+        self.stats = Stats(zeros, zeros.clone(), zeros.clone())
         # Work beyond what every running row has had, per row of the whole batch.
         self._extra_evaluations = torch.zeros_like(rows)
         self._n_evaluations = 1

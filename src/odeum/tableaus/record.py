@@ -113,7 +113,7 @@ class RKTableau:
             raise InputError(f"tableau {self.name!r}: {rule}")
 
     def _require_equal(self, given: Fraction | int, wanted: Fraction | int, rule: str) -> None:
-        self._require(abs(given - wanted) < TOLERANCE, rule)
+        self._require(abs(Fraction(given - wanted)) < TOLERANCE, rule)
 
     @property
     def n_stages(self) -> int:
