@@ -4,10 +4,8 @@ Owns the translation to the user's shapes, and the checks of what comes back. Kn
 """
 
 import inspect
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -48,22 +46,23 @@ def per_row(tensor: Tensor) -> PerRow:
     return PerRow(tensor)
 
 
-@lru_cache(maxsize=512)
-def _n_required(function: Hashable) -> int:
-    """Number of positional arguments a function demands, 0 where that cannot be told."""
-    try:
-        parameters = inspect.signature(cast(Callable[..., Any], function)).parameters.values()
-    except (TypeError, ValueError):
-        return 0
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in positional and p.default is p.empty for p in parameters)
-
-
 def _takes_args(field: Field) -> bool:
     """Whether a field demands ``args`` although none are given."""
-    if isinstance(field, torch.nn.Module):
-        return _n_required(type(field).forward) > 3
-    return isinstance(field, Hashable) and _n_required(field) > 2
+    if not inspect.isroutine(field):
+        # An object: what runs is a function of its class, with the object itself first.
+        kind = type(field)
+        function = kind.forward if isinstance(field, torch.nn.Module) else kind.__call__
+        return _n_required(function) > 3
+    return _n_required(field) > 2
+
+
+def _n_required(function: Any) -> int:
+    """Number of positional arguments a call demands, 0 where that cannot be told."""
+    try:
+        code, defaults = function.__code__, function.__defaults__ or ()
+    except AttributeError:  # builtins and functools.partial: no code to look at
+        return 0
+    return code.co_argcount - len(defaults) - inspect.ismethod(function)
 
 
 class RowField:

@@ -1,0 +1,116 @@
+"""The loop's accounting, with steppers and verdicts that follow a script."""
+
+import pytest
+import torch
+
+from odeum.solution import Status
+from odeum.solve.control import Verdict
+from odeum.solve.explicit import stepper
+from odeum.solve.field import RowField
+from odeum.solve.loop import Loop
+from odeum.solve.outputs import Outputs
+from odeum.solve.times import Times
+from odeum.tableaus import EXPLICIT
+from odeum.tree import structure_of
+
+EULER = stepper(EXPLICIT["euler"], torch.float64, torch.device("cpu"))
+
+
+class Script:
+    """Accepts and rejects each row to order: one letter a try, ``a`` or ``r``; factors of 1/2 and 1."""
+
+    lands_on_outputs = False
+
+    def __init__(self, tries, h):
+        self.tries = tries
+        self.h = torch.tensor(h)
+        self.n_tried = 0
+        self.seen = []
+
+    def first(self, field, t, y, k, span):
+        return self.h.expand_as(t) * span.sign(), 0
+
+    def judge(self, step, memory):
+        rows = step.y[:, 0].long().tolist()  # each row's first component is its number
+        letters = [self.tries[row][self.n_tried] for row in rows]
+        self.seen.append(rows)
+        self.n_tried += 1
+        accept = torch.tensor([[letter == "a"] for letter in letters])
+        return Verdict(accept, torch.where(accept, 1.0, 0.5), memory)
+
+    def bound(self, h):
+        return h
+
+
+def run(tries, *, h, ts, max_steps=None, records=None):
+    n_rows = len(tries)
+    y0 = torch.stack([torch.arange(n_rows).double(), torch.zeros(n_rows)], -1)
+
+    def field(t, y):
+        return torch.stack([torch.zeros(len(y)), torch.ones(len(y))], -1)
+
+    times = Times(ts, n_rows)
+    rows = RowField(field, structure_of(y0), None, joint=False)
+    outputs = Outputs(times, EULER, y0, keep=False)
+    script = Script(tries, h)
+    k0 = rows(times.start, y0)
+    loop = Loop(EULER, script, rows, y0, k0, times, outputs, max_steps=max_steps, tape=records)
+    loop.run()
+    return loop, outputs.ys(), script
+
+
+def test_each_row_takes_its_own_steps():
+    # Row 0: four steps of 1/4. Row 1: rejects once, then eight steps of 1/8.
+    loop, ys, script = run(["aaaa", "raaaaaaaa"], h=0.25, ts=torch.tensor([0.0, 0.5, 1.0]))
+    assert loop.status.tolist() == [Status.SUCCESS] * 2
+    assert loop.stats.n_accepted.tolist() == [4, 8]
+    assert loop.stats.n_rejected.tolist() == [0, 1]
+    # Euler: one evaluation to start, and one at the end of each step but the last.
+    assert loop.stats.n_evaluations.tolist() == [4, 8]
+    assert torch.equal(ys[:, :, 1], torch.tensor([[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]]))
+    assert script.seen[:4] == [[0, 1]] * 4
+    assert script.seen[4:] == [[1]] * 5
+
+
+def test_the_last_step_is_cut_or_stretched_to_land():
+    records = []
+    loop, ys, _ = run(["aaaa"], h=0.3, ts=torch.tensor([0.0, 1.0]), records=records.append)
+    assert [float(record.h) for record in records] == pytest.approx([0.3, 0.3, 0.3, 0.1])
+    loop, ys, _ = run(["aaa"], h=0.332, ts=torch.tensor([0.0, 1.0]))
+    assert loop.stats.n_accepted.tolist() == [3]  # no fourth one of 0.004
+    assert float(ys[-1, 0, 1]) == pytest.approx(1.0, abs=1e-15)
+
+
+def test_time_may_run_backwards():
+    records = []
+    _, ys, _ = run(["aaaa"], h=0.25, ts=torch.tensor([1.0, 0.4, 0.0]), records=records.append)
+    assert [float(record.h) for record in records] == [-0.25] * 4
+    assert ys[:, 0, 1].tolist() == pytest.approx([0.0, -0.6, -1.0])
+
+
+def test_a_row_that_never_arrives_stops_at_the_limit():
+    loop, ys, _ = run(["a" * 20, "r" * 20], h=0.1, ts=torch.tensor([0.0, 0.5, 1.0]), max_steps=12)
+    assert loop.status.tolist() == [Status.SUCCESS, Status.MAX_STEPS]
+    assert loop.stats.n_accepted.tolist() == [10, 0]
+    assert loop.stats.n_rejected.tolist() == [0, 12]
+    assert torch.isfinite(ys[:, 0]).all()
+    assert torch.isnan(ys[1:, 1]).all()
+
+
+def test_a_row_that_only_rejects_stops_when_its_step_is_too_small():
+    loop, _, _ = run(["r" * 200], h=0.1, ts=torch.tensor([1.0, 2.0]))
+    assert loop.status.tolist() == [Status.STEP_TOO_SMALL]
+    assert int(loop.stats.n_rejected) < 70
+
+
+def test_the_tape_sees_which_rows_accepted():
+    records = []
+    run(["ara", "aaa"], h=0.5, ts=torch.tensor([0.0, 1.0]), records=records.append)
+    seen = [(r.rows.tolist(), None if r.accept is None else r.accept.flatten().tolist()) for r in records]
+    assert seen == [([0, 1], None), ([0, 1], [False, True]), ([0], None), ([0], None)] or seen == [
+        ([0, 1], None),
+        ([0, 1], [False, True]),
+        ([0], None),
+    ]
+    assert records[1].t1.flatten().tolist() == [0.5, 1.0]
+    assert records[1].accepted().rows.tolist() == [1]

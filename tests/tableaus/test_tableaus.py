@@ -1,0 +1,120 @@
+"""Every tableau meets the order conditions of its declared order, and fails them one above."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import mpmath
+import pytest
+from rooted_trees import Weights, gamma, order, trees, trees_up_to
+
+from odeum.errors import InputError
+from odeum.tableaus import EXPLICIT
+
+RATIONAL = ["euler", "midpoint", "heun", "ralston", "rk4", "bosh3", "dopri5"]
+DECIMAL = ["tsit5", "dopri8"]
+
+
+@pytest.fixture(params=EXPLICIT.values(), ids=EXPLICIT.keys())
+def tableau(request):
+    return request.param
+
+
+def number(tableau):
+    """Fractions where they are published, else 60 digits: exact products of decimals explode."""
+    if tableau.name in RATIONAL:
+        return Fraction
+    mpmath.mp.dps = 60
+    return lambda x: mpmath.mpf(x.numerator) / x.denominator
+
+
+def tolerance(tableau):
+    return 0 if tableau.name in RATIONAL else mpmath.mpf(10) ** -30
+
+
+def square(tableau, *, with_dense=False):
+    """The stage matrix, with the end of the step and the dense output's stages if asked for."""
+    to = number(tableau)
+    rows = list(tableau.a)
+    if with_dense:
+        if not tableau.first_same_as_last:
+            rows.append(tableau.b)
+        rows += tableau.interpolant.extra_a
+    return [[to(x) for x in row] + [to(Fraction(0))] * (len(rows) - len(row)) for row in rows]
+
+
+def test_all_known_methods_are_tested():
+    assert sorted(EXPLICIT) == sorted(RATIONAL + DECIMAL)
+
+
+def test_solution_has_exactly_its_order(tableau):
+    to = number(tableau)
+    weights, b = Weights(square(tableau)), [to(x) for x in tableau.b]
+
+    def residual(tree):
+        return abs(weights.sum(b, tree) - to(Fraction(1, gamma(tree))))
+
+    assert max(map(residual, trees_up_to(tableau.order))) <= tolerance(tableau)
+    assert max(map(residual, trees(tableau.order + 1))) > 1e-6
+
+
+@pytest.mark.parametrize("tableau", [t for t in EXPLICIT.values() if t.adaptive], ids=lambda t: t.name)
+def test_error_estimates_have_their_orders(tableau):
+    weights = Weights(square(tableau))
+    orders = [tableau.embedded_order] if len(tableau.b_error) == 1 else [5, 3]
+    for b_error, embedded_order in zip(tableau.b_error, orders, strict=True):
+        b_error = [number(tableau)(x) for x in b_error]
+        met = max(abs(weights.sum(b_error, tree)) for tree in trees_up_to(embedded_order))
+        assert met <= tolerance(tableau)
+        assert max(abs(weights.sum(b_error, tree)) for tree in trees(embedded_order + 1)) > 1e-6
+
+
+def test_dense_output_has_its_order_at_every_point(tableau):
+    """``sum_j b_j(theta) phi_j(tree) = theta^|tree| / gamma(tree)``, power by power."""
+    to, dense = number(tableau), tableau.interpolant
+    weights = Weights(square(tableau, with_dense=True))
+    polynomials = [[to(x) for x in row] for row in dense.weights]
+
+    def residual(tree):
+        total = to(Fraction(0))
+        for power in range(1, len(polynomials[0]) + 1):
+            wanted = Fraction(1, gamma(tree)) if power == order(tree) else Fraction(0)
+            given = weights.sum([p[power - 1] for p in polynomials], tree)
+            total = max(total, abs(given - to(wanted)))
+        return total
+
+    reached = min(dense.order, tableau.order)
+    assert max(map(residual, trees_up_to(reached))) <= tolerance(tableau)
+    assert max(map(residual, trees(dense.order + 1))) > 1e-6
+
+
+def test_dense_output_is_continuously_differentiable(tableau):
+    dense = tableau.interpolant
+    for j, polynomial in enumerate(dense.weights):
+        at_start = polynomial[0]
+        at_end = sum((power + 1) * x for power, x in enumerate(polynomial))
+        assert abs(at_start - (j == 0)) < Fraction(1, 10**30)
+        assert abs(at_end - (j == tableau.n_derivatives - 1)) < Fraction(1, 10**30)
+
+
+def test_first_same_as_last_is_derived():
+    assert {name for name, t in EXPLICIT.items() if t.first_same_as_last} == {
+        "bosh3",
+        "dopri5",
+        "tsit5",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"c": (Fraction(0), Fraction(1, 3))}, "row 1 of a must sum to c"),
+        ({"b": (Fraction(1), Fraction(1))}, "b must sum to 1"),
+        ({"b_error": ((Fraction(1), Fraction(1)),)}, "b_error must sum to 0"),
+        ({"b_error": None}, "b_error and embedded_order come together"),
+        ({"a": ((), (Fraction(1, 2), Fraction(0)))}, "strictly triangular"),
+        ({"b": (Fraction(1),)}, "triangular|agree on the stages"),
+    ],
+)
+def test_an_inconsistent_record_cannot_be_made(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(EXPLICIT["midpoint"], **change)
