@@ -51,11 +51,15 @@ def prepare(
         folder = Path(out)
         if (folder / CONFIG).is_file() and resume:
             _refuse_other_run(folder, config)
-            return folder
-        _make(folder)
-    write_json(folder / CONFIG, config)
-    frame = data.to_frame()
-    write_whole(folder / DATA, lambda part: frame.to_csv(part, index=False))
+            for part in folder.glob(".*.part"):  # a kill leaves what was being written
+                part.unlink(missing_ok=True)
+        else:
+            _make(folder)
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, config)
+    if not (folder / DATA).exists():
+        frame = data.to_frame()
+        write_whole(folder / DATA, lambda part: frame.to_csv(part, index=False))
     return folder
 
 
@@ -200,7 +204,7 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
 def _refuse_other_run(folder: Path, config: dict[str, Any]) -> None:
     old, new = (_flat(x) for x in (read_config(folder), finite(config)))
     differences = [
-        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        _difference(key, old.get(key), new.get(key))
         for key in [*old, *(key for key in new if key not in old)]
         if key not in _MAY_DIFFER and old.get(key) != new.get(key)
     ]
@@ -212,6 +216,11 @@ def _refuse_other_run(folder: Path, config: dict[str, Any]) -> None:
         f"{'; '.join(differences[:3])}{more}. Give it what it was started with, or choose another "
         "folder"
     )
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    text = f"{key} was {old!r} and is now {new!r}"
+    return text if len(text) <= 100 else f"{key} differs"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from odeum.datasets import Trajectories
+from odeum.datasets import Trajectories, Trajectory
 from odeum.errors import InputError
 from odeum.lab import directory, specs
 from odeum.lab.finish import finish
@@ -20,8 +20,8 @@ from odeum.lab.windows import Windows, cut, first_complete, whole
 from odeum.models import LearnedDynamics, NeuralODE
 from odeum.solve.options import StepOptions
 
-EPOCHS = 500
-STAGES = ((0.2, 1.0), (0.2, 0.5), (0.2, 0.3), (0.4, 0.2))
+EPOCHS = 400
+STAGES = ((0.2, 1.0), (0.2, 0.5), (0.2, 0.25), (0.4, 0.15))
 """Share of the epochs and of the learning rate, for windows from two rows to the longest."""
 
 LEARNING_RATE = 1e-2
@@ -32,6 +32,10 @@ MOST_WINDOWS = 128
 
 TRAINING_TOLERANCE = 1e-3
 """Of normalised states. Training needs no more, predictions are solved to 1e-5."""
+JUDGING_TOLERANCE = 1e-4
+
+GOOD_ENOUGH = 0.03
+"""A loss that leaves 3% of the variance: below it, the held-out error alone decides."""
 
 _SMALL = 100_000
 """Fields of fewer weights are trained on the CPU, on one thread: more would slow them down."""
@@ -66,9 +70,11 @@ def fit(
     every trajectory is held out, and training windows grow from two rows to whole trajectories,
     all windows of an epoch solved as one batch. Empty cells do not enter the loss. The loss is the
     mean square error of normalised states; where logarithms are learned, half of it is of the
-    states themselves. Among the epochs of the last stage, the one of the lowest held-out error is
-    kept: the RMS, in standard deviations, over the held-out rows of solutions from each
-    trajectory's first complete row.
+    states themselves. Of the last stage, the epoch
+    of the lowest held-out error is kept, among those whose loss is within twice the lowest or
+    leaves less than 3% of the variance. That error is the RMS, in standard deviations, over the
+    held-out rows of one solution from the first complete row (of the last 128 learned from, where
+    there are more).
 
     Args:
         model: "mlp" (also None), "linear", a field ``f(tau, z) -> dz/dtau`` of normalised time
@@ -80,7 +86,7 @@ def fit(
         out: the run directory, new or empty; None for the first free ``runs/<name>-<n>``.
         resume: continue the run in ``out`` where it stopped, as if it had not.
         seed: of weights and batches.
-        epochs: optimiser steps, at least 4; 500 if None.
+        epochs: optimiser steps, at least 4; 400 if None.
         holdout: fraction of every trajectory held out at its end, in [0, 1).
         hidden: widths of the hidden layers of the MLP.
         activation: of the MLP; a name from ``odeum.models.ACTIVATIONS``.
@@ -131,7 +137,7 @@ def fit(
     learned.to(device=place, dtype=first.dtype)
     plan = stages(head, epochs or EPOCHS, learning_rate)
     name = name or Path(data.source or "fit").stem
-    config = {
+    config: dict[str, Any] = {
         "name": name,
         "title": title or f"The dynamics of {name.replace('_', ' ')}",
         "data": directory.describe_data(data),
@@ -144,10 +150,13 @@ def fit(
             if log
         ],
         "training": {
+            "epochs": epochs or EPOCHS,
+            "learning_rate": learning_rate,
             "stages": [vars(stage) for stage in plan],
             "weight_decay": weight_decay,
             "tolerance": TRAINING_TOLERANCE,
             "most_windows": MOST_WINDOWS,
+            "good_enough": GOOD_ENOUGH,
         },
         "seed": seed,
         "device": place.type,
@@ -167,6 +176,7 @@ def fit(
             resume=resume,
             seed=seed,
             weight_decay=weight_decay,
+            good_enough=GOOD_ENOUGH,
             quiet=quiet,
             on_epoch=on_epoch,
         )
@@ -222,9 +232,16 @@ class Recipe:
         self._spread = specs.spread(head).to(self._like)
         self._any_log = bool(model.transform.log.any())
         self._cut: dict[int, Windows] = {}
-        everything = whole(data)
-        for row, (known, trajectory) in enumerate(zip(head, data, strict=True)):
-            everything.targets[: len(known) - first_complete(trajectory), row] = torch.nan
+        tails = Trajectories(
+            tuple(_judged(known, x) for known, x in zip(head, data, strict=True)),
+            data.time_name,
+            data.state_names,
+            data.group_name,
+        )
+        everything = whole(tails)
+        for row, (known, tail) in enumerate(zip(head, tails, strict=True)):
+            n_known = int((tail.t <= known.t[-1]).sum())
+            everything.targets[: n_known - first_complete(tail), row] = torch.nan
         self._held_out = self._placed(everything)
         self.holds_out = not bool(torch.isnan(everything.targets).all())
 
@@ -265,21 +282,31 @@ class Recipe:
         )
 
     def held_out_error(self, model: LearnedDynamics) -> float:
-        """RMS over the held-out rows of solutions from the first rows, in standard deviations."""
+        """RMS error over the held-out rows, in standard deviations; NaN if a solve failed."""
         windows = self._held_out
-        steps = StepOptions(max_steps=1000 + 20 * len(windows.ts))
+        options = model.ode.options
         solution = model.solve(
             windows.y0,
             windows.ts,
             gradient="none",
             on_failure="mask",
-            step=model.ode.options["step"] or steps,
+            rtol=max(JUDGING_TOLERANCE, options["rtol"]),
+            atol=max(JUDGING_TOLERANCE, options["atol"]),
+            step=options["step"] or StepOptions(max_steps=1000 + 20 * len(windows.ts)),
         )
         error = (model.transform.decode(solution.ys) - windows.targets) / self._spread
         return float(error[~torch.isnan(windows.targets)].square().mean().sqrt())
 
     def _placed(self, windows: Windows) -> Windows:
         return windows.to(self._like.dtype, self._like.device)
+
+
+def _judged(known: Trajectory, trajectory: Trajectory) -> Trajectory:
+    """From the first complete row of the last 128 that were learned from, to the end."""
+    complete = known.complete
+    complete[:-LONGEST_WINDOW] = False
+    start = int(complete.nonzero()[0]) if bool(complete.any()) else first_complete(trajectory)
+    return Trajectory(trajectory.name, trajectory.t[start:], trajectory.y[start:])
 
 
 def choose_device(device: str, n_weights: int) -> torch.device:

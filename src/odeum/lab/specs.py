@@ -91,12 +91,16 @@ def build_field(spec: dict[str, Any]) -> nn.Module:
         InputError: if it describes a module of the user's, which cannot be rebuilt from its name.
     """
     options = {key: value for key, value in spec.items() if key != "kind"}
+    field: nn.Module
+    last: nn.Module
     if spec["kind"] == "linear":
-        field: nn.Module = LinearField(**options)
-        last = field.linear
+        linear = LinearField(**options)
+        field = linear
+        last = linear.linear
     elif spec["kind"] == "mlp":
-        field = MLPField(**options)
-        last = field.layers[-1]
+        mlp = MLPField(**options)
+        field = mlp
+        last = mlp.layers[-1]
     else:
         raise InputError(
             f"this run learned a module of its own ({spec['class']}), which cannot be rebuilt from "
@@ -104,7 +108,7 @@ def build_field(spec: dict[str, Any]) -> nn.Module:
         )
     with torch.no_grad():
         for weights in last.parameters():
-            weights *= _SMALL_START
+            weights.mul_(_SMALL_START)
     return field
 
 

@@ -30,8 +30,12 @@ EVALUATE_EVERY = 5
 
 _FINAL_RATE = 0.05
 """Fraction of a stage's learning rate that is left at its end."""
-_EXPLODED = 10.0
-"""A loss this many times the recent one is a divergence."""
+_EXPLODED = 5.0
+"""A loss this many times the lowest of its stage is a divergence."""
+_WITHIN = 2.0
+"""Epochs whose loss is within this factor of the lowest compete by their held-out error."""
+_RECOVERY = 1.02
+"""What the learning rate regains in every epoch after a step back."""
 _MOST_STEPS_BACK = 12
 """Steps back in a row after which a finite loss is taken as it is, and one that is not ends it."""
 
@@ -95,36 +99,38 @@ class Training:
 
 @dataclass
 class _Pace:
-    """What decides whether a loss is a divergence, and how large the next step is."""
+    """What decides, within a stage, how large steps are and which states are good."""
 
     rate_factor: float = 1.0
-    recent_loss: float | None = None
-    recent_failed: int | None = None
+    lowest_loss: float = math.inf
+    n_failed: int = 0
     n_in_a_row: int = 0
-    best_in_last_stage: bool = False
+    best_loss: float = math.inf
 
 
 def train(
     model: nn.Module,
     stages: Sequence[Stage],
     make_batch: Callable[[Stage, torch.Generator], Any],
-    measure: Callable[[nn.Module, Any], Loss],
+    measure: Callable[[Any, Any], Loss],
     *,
-    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate: Callable[[Any], float] | None = None,
     run_dir: Path | None = None,
     resume: bool = False,
     seed: int = 0,
     weight_decay: float = 0.0,
     clip: float = 1.0,
+    good_enough: float = 0.0,
     quiet: bool = True,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Training:
     """Minimise a loss with AdamW, an epoch being one batch, stage by stage.
 
-    A divergence (a loss or gradient that is not finite, a loss ten times the recent one, rows that
-    newly fail) is survived: weights and optimiser go back to the last good state, and the learning
-    rate is halved, to recover slowly. Of the last stage, the weights of the lowest held-out error
-    are kept; where none could be measured there, those of the lowest before.
+    A divergence (a loss or gradient that is not finite, a loss five times the lowest of its stage,
+    rows that newly fail) is survived: weights and optimiser go back to the stage's lowest loss, and
+    the learning rate is halved, to recover slowly. Among the epochs of the last stage whose loss
+    is within twice the lowest, or below ``good_enough``, the weights of the lowest held-out error
+    are kept; where the last stage had no finite one, those of the stage before.
 
     Args:
         model: trained in place; its parameters share one device.
@@ -138,6 +144,7 @@ def train(
         seed: of the batches, and of whatever else draws from torch's generators.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
+        good_enough: a loss below which the held-out error alone decides.
         quiet: show no progress; none is shown either where stdout is not a terminal.
         on_epoch: called with each line of metrics.jsonl once the epoch is safe on disk.
 
@@ -162,7 +169,7 @@ def train(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters or not stages:
         raise InputError("there is nothing to train: the model needs weights, training a stage")
-    loop = _Loop(model, parameters, list(stages), seed, weight_decay, clip)
+    loop = _Loop(model, parameters, list(stages), seed, weight_decay, clip, good_enough)
     with torch.random.fork_rng(devices=_cuda_devices(parameters)):
         torch.manual_seed(seed)
         if resume and run_dir is not None and (run_dir / CHECKPOINT).exists():
@@ -192,6 +199,7 @@ class _Loop:
     seed: int
     weight_decay: float
     clip: float
+    good_enough: float
     training: Training = field(default_factory=Training)
     pace: _Pace = field(default_factory=_Pace)
     best: dict[str, Any] | None = None
@@ -204,8 +212,8 @@ class _Loop:
     def epoch(
         self,
         make_batch: Callable[[Stage, torch.Generator], Any],
-        measure: Callable[[nn.Module, Any], Loss],
-        evaluate: Callable[[nn.Module], float] | None,
+        measure: Callable[[Any, Any], Loss],
+        evaluate: Callable[[Any], float] | None,
     ) -> dict[str, Any]:
         """One step on one batch; returns its line of the metrics."""
         start = time.perf_counter()
@@ -213,7 +221,7 @@ class _Loop:
         stage = self.stages[index]
         if within == 0:
             # A longer window has a loss of its own size, and may fail where a shorter one did not.
-            self.pace = _Pace(best_in_last_stage=self.pace.best_in_last_stage)
+            self.pace = _Pace()
         rate = self._set_rate(stage, within)
         self.optimiser.zero_grad()
         loss = measure(self.model, make_batch(stage, self.generator))
@@ -226,15 +234,14 @@ class _Loop:
         training.epochs += 1
         training.n_evaluations += loss.n_evaluations
         training.n_rejected += loss.n_rejected
-        is_last = index == len(self.stages) - 1
         error = None
         if evaluate is None:
-            if self.good is not None and math.isfinite(value):
-                self._keep_if_best(value, is_last, self.good["model"])
+            if self.good is not None and value == self.pace.lowest_loss:
+                self._keep_if_best(value, value, self.good["model"])
         elif (within + 1) % EVALUATE_EVERY == 0 or within + 1 == stage.n_epochs:
             with torch.no_grad():
                 error = float(evaluate(self.model))
-            self._keep_if_best(error, is_last, self.model.state_dict())
+            self._keep_if_best(error, value, self.model.state_dict())
         seconds = time.perf_counter() - start
         training.seconds += seconds
         return {
@@ -324,26 +331,23 @@ class _Loop:
         pace = self.pace
         if not math.isfinite(value) or not loss.value.requires_grad:
             return False
-        if pace.n_in_a_row < _MOST_STEPS_BACK:
-            if pace.recent_loss is not None and value > _EXPLODED * pace.recent_loss:
-                return False
-            if pace.recent_failed is not None and loss.n_failed > pace.recent_failed:
-                return False
+        settled = math.isfinite(pace.lowest_loss) and pace.n_in_a_row < _MOST_STEPS_BACK
+        if settled and (value > _EXPLODED * pace.lowest_loss or loss.n_failed > pace.n_failed):
+            return False
         loss.value.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         return bool(torch.isfinite(norm))
 
     def _step(self, loss: Loss, value: float) -> None:
         pace = self.pace
-        self.good = {
-            "model": _copied(self.model.state_dict()),
-            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
-        }
-        recent = value if pace.recent_loss is None else pace.recent_loss
-        # An average that rises at once and falls slowly: batches differ.
-        pace.recent_loss = max(value, 0.9 * recent + 0.1 * value)
-        pace.recent_failed = loss.n_failed
-        pace.rate_factor = min(1.0, 1.05 * pace.rate_factor)
+        given_up = pace.n_in_a_row >= _MOST_STEPS_BACK
+        if given_up or value < pace.lowest_loss or loss.n_failed < pace.n_failed:
+            self.good = {
+                "model": _copied(self.model.state_dict()),
+                "optimiser": copy.deepcopy(self.optimiser.state_dict()),
+            }
+            pace.lowest_loss, pace.n_failed = value, loss.n_failed
+        pace.rate_factor = min(1.0, _RECOVERY * pace.rate_factor)
         pace.n_in_a_row = 0
         self.optimiser.step()
 
@@ -360,14 +364,15 @@ class _Loop:
             if self.best is None and self.good is not None:
                 self.best = self.good["model"]
 
-    def _keep_if_best(self, error: float, is_last: bool, weights: dict[str, Tensor]) -> None:
-        training, pace = self.training, self.pace
-        if not math.isfinite(error):
+    def _keep_if_best(self, error: float, loss: float, weights: dict[str, Tensor]) -> None:
+        """Let an epoch compete; the first one of a stage that may replaces those before it."""
+        pace, training = self.pace, self.training
+        limit = max(_WITHIN * pace.lowest_loss, self.good_enough)
+        if not math.isfinite(error) or not loss <= limit:
             return
-        promoted = is_last and not pace.best_in_last_stage
-        if self.best is None or promoted or error < training.best_error:
+        if pace.best_loss > limit or error < training.best_error:
             self.best = _copied(weights)
-            pace.best_in_last_stage = is_last
+            pace.best_loss = loss
             training.best_epoch, training.best_error = training.epochs, error
 
 
