@@ -84,5 +84,5 @@ def test_what_cannot_be_built_is_refused():
         MLPField(2, activation="tahn")
     with pytest.raises(InputError, match="dim is 0"):
         LinearField(0)
-    with pytest.raises(InputError, match="hidden is 2.5"):
+    with pytest.raises(InputError, match=r"hidden is 2\.5"):
         MLPField(2, hidden=(2.5,))

@@ -1,7 +1,8 @@
 """The laboratory: learn dynamics from data, keep what a run leaves behind, read it back."""
 
+from odeum.lab.devices import choose_device
 from odeum.lab.finish import finish
-from odeum.lab.fit import Recipe, choose_device, fit, stages
+from odeum.lab.fit import Recipe, fit, stages
 from odeum.lab.run import Run, load, predict
 from odeum.lab.train import Loss, Stage, Training, train
 

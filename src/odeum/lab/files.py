@@ -1,4 +1,4 @@
-"""Writing so that a file is whole or absent, and JSON without NaN. Knows nothing of runs."""
+"""Files that are whole or absent, JSON without NaN, checkpoints. Knows nothing of learning."""
 
 import json
 import math
@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from odeum.errors import InputError
+
+CHECKPOINT = "checkpoint.pt"
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -65,3 +69,21 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_checkpoint(run_dir: Path) -> dict[str, Any]:
+    """The checkpoint of a run, its tensors on the CPU.
+
+    Args:
+        run_dir: holds checkpoint.pt.
+
+    Raises:
+        InputError: if there is none, or it is damaged.
+    """
+    path = run_dir / CHECKPOINT
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: the run ended before its first epoch") from None
+    except Exception as error:
+        raise InputError(f"{path} is no checkpoint of odeum, or damaged: {error}") from error

@@ -13,9 +13,10 @@ from torch import nn
 from odeum.datasets import Trajectories, Trajectory
 from odeum.errors import InputError
 from odeum.lab import directory, specs
+from odeum.lab.devices import SMALL, choose_device, single_thread
 from odeum.lab.finish import finish
 from odeum.lab.run import Run
-from odeum.lab.train import Loss, Stage, single_thread, train
+from odeum.lab.train import Loss, Stage, train
 from odeum.lab.windows import Windows, cut, first_complete, whole
 from odeum.models import LearnedDynamics, NeuralODE
 from odeum.solve.options import StepOptions
@@ -36,9 +37,6 @@ JUDGING_TOLERANCE = 1e-4
 
 GOOD_ENOUGH = 0.03
 """A loss that leaves 3% of the variance: below it, the held-out error alone decides."""
-
-_SMALL = 100_000
-"""Fields of fewer weights are trained on the CPU, on one thread: more would slow them down."""
 
 
 def fit(
@@ -164,7 +162,7 @@ def fit(
         "command": command or _command(model, data, seed, epochs, holdout),
     }
     run_dir = directory.prepare(out, name, config, data, resume=resume)
-    with single_thread(place.type == "cpu" and n_weights < _SMALL):
+    with single_thread(place.type == "cpu" and n_weights < SMALL):
         recipe = Recipe(head, data, learned)
         training = train(
             learned,
@@ -307,33 +305,6 @@ def _judged(known: Trajectory, trajectory: Trajectory) -> Trajectory:
     complete[:-LONGEST_WINDOW] = False
     start = int(complete.nonzero()[0]) if bool(complete.any()) else first_complete(trajectory)
     return Trajectory(trajectory.name, trajectory.t[start:], trajectory.y[start:])
-
-
-def choose_device(device: str, n_weights: int) -> torch.device:
-    """Where to train.
-
-    Args:
-        device: "auto", "cpu" or "cuda".
-        n_weights: weights of the field.
-
-    Returns:
-        The device; for "auto" the GPU, if any, where there are 100 000 weights or more: the time
-        of smaller fields goes into starting kernels.
-
-    Raises:
-        InputError: for another name, or "cuda" where there is none.
-
-    Example:
-        >>> choose_device("auto", 1000)
-        device(type='cpu')
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device is {device!r}: give 'auto', 'cpu' or 'cuda'")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is 'cuda', but torch finds no CUDA device here: give 'cpu'")
-    if device == "auto":
-        device = "cuda" if n_weights >= _SMALL and torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 def _checked(

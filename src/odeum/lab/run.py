@@ -12,7 +12,7 @@ from torch import nn
 from odeum.datasets import Trajectories, Trajectory
 from odeum.errors import DataError, InputError
 from odeum.lab import directory, specs
-from odeum.lab.train import read_checkpoint
+from odeum.lab.files import read_checkpoint
 from odeum.lab.windows import first_complete, whole
 from odeum.models import LearnedDynamics, StateTransform
 from odeum.types import Tensor

@@ -9,8 +9,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ import torch
 from torch import nn
 
 from odeum.errors import InputError, SolveError
-from odeum.lab.files import finite, write_whole
+from odeum.lab.files import CHECKPOINT, finite, read_checkpoint, write_whole
 from odeum.lab.progress import progress_bar
 from odeum.types import Tensor
 
-CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 EVALUATE_EVERY = 5
 """Epochs between measurements of the held-out error; the last of a stage is always measured."""
@@ -376,43 +374,9 @@ class _Loop:
             training.best_epoch, training.best_error = training.epochs, error
 
 
-def read_checkpoint(run_dir: Path) -> dict[str, Any]:
-    """The checkpoint of a run, its tensors on the CPU.
-
-    Args:
-        run_dir: holds checkpoint.pt.
-
-    Raises:
-        InputError: if there is none, or it is damaged.
-    """
-    path = run_dir / CHECKPOINT
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: the run ended before its first epoch") from None
-    except Exception as error:
-        raise InputError(f"{path} is no checkpoint of odeum, or damaged: {error}") from error
-
-
 def _copied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
 def _cuda_devices(parameters: list[nn.Parameter]) -> list[int]:
     return sorted({p.get_device() for p in parameters if p.is_cuda})
-
-
-@contextmanager
-def single_thread(enabled: bool) -> Iterator[None]:
-    """Let torch use one thread: small fields are no faster with more, and vary with their number.
-
-    Args:
-        enabled: whether to; otherwise nothing changes.
-    """
-    before = torch.get_num_threads()
-    if enabled:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
