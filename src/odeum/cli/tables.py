@@ -1,0 +1,59 @@
+"""What a finished run prints: a sentence, scores beside the baselines, where the report is."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from odeum.lab import wording
+from odeum.lab.run import Run
+
+_SPLITS = {"in_sample": "in-sample", "held_out": "held out"}
+
+
+def show_run(run: Run, *, quiet: bool) -> None:
+    """Print what a run found.
+
+    Args:
+        run: finished.
+        quiet: print only the path of the report.
+    """
+    page = run.path / "report.html"
+    if quiet:
+        print(page)
+        return
+    # Names of columns are strangers' text: brackets in them are no markup.
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.print()
+    console.print(run.summary["sentence"])
+    console.print(score_table(run.summary["scores"]))
+    # Not through rich, which would break a long path.
+    print(f"report  {page}")
+
+
+def score_table(scores: dict[str, Any]) -> Table:
+    """RMSE and R² of every model, state by state, in-sample and held out.
+
+    Args:
+        scores: as in summary.json: by model, split and state.
+    """
+    splits = [split for split in _SPLITS if any(entry[split] for entry in scores.values())]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for split in splits:
+        table.add_column(f"RMSE\n{_SPLITS[split]}", justify="right")
+        table.add_column(f"R²\n{_SPLITS[split]}", justify="right")
+    first = next(iter(scores.values()))
+    for state in first["in_sample"]:
+        table.add_row(state, style="bold")
+        for i, (name, entry) in enumerate(scores.items()):
+            cells = [text for split in splits for text in _cells(entry[split].get(state, {}))]
+            label = "learned model" if name == "model" else name
+            table.add_row(f"  {label}", *cells, end_section=i + 1 == len(scores))
+    return table
+
+
+def _cells(score: dict[str, Any]) -> tuple[str, str]:
+    r2 = score.get("r2")
+    return wording.number(score.get("rmse")), wording.DASH if r2 is None else wording.r2(r2)

@@ -1,0 +1,35 @@
+"""Experiments that ``odeum run`` knows by name. Adding one is one entry here."""
+
+from odeum.errors import unknown_name
+from odeum.lab.experiments.registry import (
+    Experiment,
+    Setting,
+    describe_options,
+    read_options,
+)
+from odeum.lab.experiments.spiral import COMPARISON, SPIRAL
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment for experiment in (SPIRAL, COMPARISON)
+}
+"""Every experiment by name."""
+
+__all__ = ["EXPERIMENTS", "Experiment", "Setting", "describe_options", "find", "read_options"]
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Args:
+        name: one of :data:`EXPERIMENTS`.
+
+    Raises:
+        InputError: for an unknown name.
+
+    Example:
+        >>> find("spiral").options().n_times
+        200
+    """
+    if name not in EXPERIMENTS:
+        raise unknown_name("experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name]
