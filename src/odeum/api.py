@@ -202,8 +202,9 @@ def _interpolant(
 ) -> Callable[[Tensor], PyTree]:
     times = problem.times()
     n_rows = len(problem.y0)
-    segments = Segments.concatenate(outcome.segments)
-    interpolant = Interpolant(problem.stepper(), segments, times)
+    if outcome.segments:
+        segments = Segments.concatenate(outcome.segments)
+        interpolant = Interpolant(problem.stepper(), segments, times)
 
     def evaluate(t: Tensor) -> PyTree:
         if t.ndim > 2 or (t.ndim == 2 and t.shape[1] != n_rows):
@@ -212,7 +213,11 @@ def _interpolant(
                 f"times, or [k, batch] with one column for each of its {n_rows} rows"
             )
         columns = t.reshape(-1, 1).expand(-1, n_rows) if t.ndim < 2 else t
-        states = _restored(interpolant(columns), structure, joint=joint)
+        if outcome.segments:
+            flat = interpolant(columns)
+        else:  # no row took a step
+            flat = problem.y0.new_full((len(columns), *problem.y0.shape), torch.nan)
+        states = _restored(flat, structure, joint=joint)
         return pytree.tree_map(lambda x: x[0], states) if t.ndim == 0 else states
 
     return evaluate

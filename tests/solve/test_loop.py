@@ -17,7 +17,7 @@ EULER = stepper(EXPLICIT["euler"], torch.float64, torch.device("cpu"))
 
 
 class Script:
-    """Accepts and rejects each row to order: one letter a try, ``a`` or ``r``; factors of 1/2 and 1."""
+    """Accepts (``a``) and rejects (``r``, halving the step) each row's tries to order."""
 
     lands_on_outputs = False
 
@@ -76,8 +76,8 @@ def test_the_last_step_is_cut_or_stretched_to_land():
     records = []
     loop, ys, _ = run(["aaaa"], h=0.3, ts=torch.tensor([0.0, 1.0]), records=records.append)
     assert [float(record.h) for record in records] == pytest.approx([0.3, 0.3, 0.3, 0.1])
-    loop, ys, _ = run(["aaa"], h=0.332, ts=torch.tensor([0.0, 1.0]))
-    assert loop.stats.n_accepted.tolist() == [3]  # no fourth one of 0.004
+    loop, ys, _ = run(["aaa"], h=0.3325, ts=torch.tensor([0.0, 1.0]))
+    assert loop.stats.n_accepted.tolist() == [3]  # no fourth one of 0.0025
     assert float(ys[-1, 0, 1]) == pytest.approx(1.0, abs=1e-15)
 
 
@@ -105,12 +105,9 @@ def test_a_row_that_only_rejects_stops_when_its_step_is_too_small():
 
 def test_the_tape_sees_which_rows_accepted():
     records = []
-    run(["ara", "aaa"], h=0.5, ts=torch.tensor([0.0, 1.0]), records=records.append)
-    seen = [(r.rows.tolist(), None if r.accept is None else r.accept.flatten().tolist()) for r in records]
-    assert seen == [([0, 1], None), ([0, 1], [False, True]), ([0], None), ([0], None)] or seen == [
-        ([0, 1], None),
-        ([0, 1], [False, True]),
-        ([0], None),
-    ]
+    run(["araa", "aa"], h=0.5, ts=torch.tensor([0.0, 1.0]), records=records.append)
+    accepts = [None if r.accept is None else r.accept.flatten().tolist() for r in records]
+    assert [r.rows.tolist() for r in records] == [[0, 1], [0, 1], [0], [0]]
+    assert accepts == [None, [False, True], None, None]
     assert records[1].t1.flatten().tolist() == [0.5, 1.0]
     assert records[1].accepted().rows.tolist() == [1]

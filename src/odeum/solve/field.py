@@ -175,6 +175,12 @@ class RowField:
         """The user's own error, unless it comes from something odeum does."""
         if isinstance(error, InputError):
             return error
+        if isinstance(error, TypeError) and "positional argument" in str(error):
+            given = "f(t, y, args)" if self._has_args else "f(t, y)"
+            return InputError(
+                f"the field could not be called as {given} ({error}): fields take the time first; "
+                "make one of a network of the state alone with lambda t, y: net(y)"
+            )
         if "Boolean value of Tensor" in str(error) and t.numel() > 1:
             return InputError(
                 f"the field branches in Python on a tensor of {n_rows} rows (rows solved "

@@ -1,0 +1,232 @@
+"""Gradients against finite differences and against each other."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+import odeum
+
+FIXED = ["euler", "midpoint", "heun", "ralston", "rk4"]
+
+
+class Field(nn.Module):
+    """Nonlinear, time-dependent, with parameters and per-row arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        self.unused = nn.Parameter(torch.zeros(3))
+
+    def forward(self, t, y, args):
+        scale, shift = args
+        time = t.expand(len(y), 1)
+        return self.net(torch.cat([y, time], -1)) * scale + torch.sin(shift) * y
+
+
+def options(method):
+    if method in FIXED:
+        return {"method": method, "step": odeum.StepOptions(fixed=0.07)}
+    return {"method": method, "rtol": 1e-6, "atol": 1e-8}
+
+
+def times(*, per_row, decreasing):
+    ts = torch.linspace(0.3, 2.1, 7)
+    if per_row:
+        ts = ts[:, None] * torch.tensor([1.0, 1.3, 0.7, 2.0]) + torch.tensor([0.0, 0.2, -0.4, 0.1])
+    return (ts.flip(0) if decreasing else ts).clone()
+
+
+def gradients(method, gradient, *, per_row, decreasing, dense, coupling="independent"):
+    torch.manual_seed(1)
+    field = Field()
+    y0 = torch.randn(4, 2, requires_grad=True)
+    ts = times(per_row=per_row, decreasing=decreasing).requires_grad_()
+    scale = torch.tensor(0.7, requires_grad=True)
+    shift = torch.randn(4, 1, requires_grad=True)
+    args = (scale, shift if coupling == "joint" else odeum.per_row(shift))
+    sol = odeum.solve(
+        field, y0, ts, args, gradient=gradient, coupling=coupling, dense=dense, **options(method)
+    )
+    loss = (sol.ys**2 * torch.arange(1, 8).view(-1, 1, 1)).sum()
+    if dense:
+        between = ts[0] * 0.6 + ts[-1] * 0.4
+        loss = loss + (sol(between[None]) ** 3).sum()
+    loss.backward()
+    parameters = [p.grad for p in field.net.parameters()]
+    assert field.unused.grad is None
+    return [y0.grad, ts.grad, scale.grad, shift.grad, *parameters], sol
+
+
+@pytest.mark.parametrize("room", ["room", "no room"])
+@pytest.mark.parametrize("dense", [False, True], ids=["", "dense"])
+@pytest.mark.parametrize("decreasing", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("method", odeum.methods.names())
+def test_discrete_equals_autograd(method, decreasing, dense, room, monkeypatch):
+    if room == "no room":
+        monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)
+    for per_row, coupling in ((False, "independent"), (True, "independent"), (False, "joint")):
+        how = {"per_row": per_row, "decreasing": decreasing, "dense": dense, "coupling": coupling}
+        discrete, sol = gradients(method, "discrete", **how)
+        autograd, _ = gradients(method, "autograd", **how)
+        for a, b in zip(discrete, autograd, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12 * float(b.abs().max()))
+        backward = sol.stats.backward
+        assert torch.equal(backward.n_accepted, sol.stats.n_accepted)
+        if room == "no room":
+            assert (backward.n_evaluations >= sol.stats.n_accepted).all()
+
+
+@pytest.mark.parametrize("gradient", ["discrete", "autograd"])
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("method", ["rk4", "tsit5", "dopri8"])
+def test_gradcheck(method, per_row, gradient):
+    torch.manual_seed(2)
+    field = Field()
+    y0 = torch.randn(4, 2, requires_grad=True)
+    ts = times(per_row=per_row, decreasing=False).requires_grad_()
+    scale = torch.tensor(0.7, requires_grad=True)
+    shift = torch.randn(4, 1, requires_grad=True)
+    weight = field.net[0].weight
+    # Steps short enough that what a step size depends on hides below the tolerance.
+    how = {"step": odeum.StepOptions(fixed=0.013)} if method == "rk4" else {}
+
+    def solve(y0, ts, scale, shift, weight):
+        def with_weight(t, y, args):
+            module = {"net.0.weight": weight}
+            return torch.func.functional_call(field, module, (t, y, args))
+
+        args = (scale, odeum.per_row(shift))
+        return odeum.solve(
+            with_weight, y0, ts, args, method=method, gradient=gradient, rtol=1e-9, atol=1e-9, **how
+        ).ys
+
+    inputs = (y0, ts, scale, shift, weight)
+    assert torch.autograd.gradcheck(solve, inputs, eps=1e-5, atol=1e-6, rtol=1e-5, fast_mode=True)
+
+
+def test_gradient_to_a_single_system():
+    y0 = torch.tensor([1.0, -0.5], requires_grad=True)
+    ts = torch.linspace(0, 1, 4)
+    matrix = torch.tensor([[-0.1, -1.0], [1.0, -0.1]], requires_grad=True)
+
+    def loss(y0, matrix):
+        return odeum.solve(lambda t, y, a: a @ y, y0, ts, matrix, rtol=1e-9, atol=1e-9).ys.square()
+
+    assert torch.autograd.gradcheck(loss, (y0, matrix), atol=1e-6)
+
+
+def test_gradient_through_a_pytree():
+    q = torch.randn(3, 2, requires_grad=True)
+    p = torch.randn(3, 1, 2, requires_grad=True)
+    ts = torch.linspace(0, 1, 3)
+
+    def loss(gradient):
+        sol = odeum.solve(
+            lambda t, y: {"q": y["p"][:, 0], "p": -torch.sin(y["q"])[:, None]},
+            {"q": q, "p": p},
+            ts,
+            gradient=gradient,
+        )
+        return sol.ys["q"].square().sum() + sol.ys["p"][-1].sum()
+
+    discrete = torch.autograd.grad(loss("discrete"), (q, p))
+    autograd = torch.autograd.grad(loss("autograd"), (q, p))
+    for a, b in zip(discrete, autograd, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_captured_tensors_get_their_gradient():
+    rate = torch.tensor(0.8, requires_grad=True)
+    hyper = torch.nn.Linear(1, 1)
+    y0, ts = torch.ones(2, 1), torch.linspace(0, 1, 3)
+
+    def grads(gradient):
+        made = hyper(torch.ones(1))  # computed before the solve, with a history of its own
+        loss = odeum.solve(lambda t, y: -rate * made * y, y0, ts, gradient=gradient).ys.sum()
+        return torch.autograd.grad(loss, [rate, *hyper.parameters()])
+
+    for a, b in zip(grads("discrete"), grads("autograd"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_a_bound_method_is_a_field():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Parameter(torch.tensor(0.5))
+
+        def dynamics(self, t, y):
+            return -self.rate * y
+
+    model = Model()
+    odeum.solve(model.dynamics, torch.ones(1, 1), torch.tensor([0.0, 1.0])).ys[-1].sum().backward()
+    expected = -torch.exp(torch.tensor(-0.5))
+    torch.testing.assert_close(model.rate.grad, expected, rtol=1e-4, atol=0)
+
+
+def test_none_records_nothing():
+    y0 = torch.ones(1, 1, requires_grad=True)
+    sol = odeum.solve(lambda t, y: -y, y0, torch.tensor([0.0, 1.0]), gradient="none")
+    assert not sol.ys.requires_grad
+    with torch.no_grad():
+        assert not odeum.solve(lambda t, y: -y, y0, torch.tensor([0.0, 1.0])).ys.requires_grad
+    frozen = nn.Linear(1, 1).requires_grad_(False)
+    sol = odeum.solve(lambda t, y: frozen(y), torch.ones(1, 1), torch.tensor([0.0, 1.0]))
+    assert not sol.ys.requires_grad
+
+
+def test_parameters_changed_before_the_backward_pass_are_noticed():
+    net = nn.Linear(1, 1)
+    sol = odeum.solve(lambda t, y: net(y), torch.ones(1, 1), torch.tensor([0.0, 1.0]))
+    with torch.no_grad():
+        net.weight.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        sol.ys.sum().backward()
+
+
+def test_backward_twice():
+    y0 = torch.ones(1, 1, requires_grad=True)
+    loss = odeum.solve(lambda t, y: -y * y, y0, torch.tensor([0.0, 1.0])).ys.sum()
+    (first,) = torch.autograd.grad(loss, y0, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, y0)
+    assert torch.equal(first, second)
+
+
+def test_discrete_stores_one_state_a_step(monkeypatch):
+    """Beyond the room for autograd's records, a step costs its state and two times."""
+    monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)
+    dim = 1000
+    y0 = torch.ones(1, dim, requires_grad=True)
+    weight = torch.randn(dim, requires_grad=True)
+
+    def stored(n_steps):
+        ts = torch.tensor([0.0, 1.0])
+        step = odeum.StepOptions(fixed=1 / n_steps)
+        sol = odeum.solve(lambda t, y: torch.tanh(weight * y), y0, ts, step=step)
+        gc.collect()
+        tensors = {
+            x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()
+            for x in gc.get_objects()
+            if type(x) is torch.Tensor and x.numel() >= dim
+        }
+        del sol
+        return sum(tensors.values()) / (dim * 8)
+
+    assert stored(60) - stored(40) == pytest.approx(20, abs=2)
+
+
+def test_float32_agrees_with_float64():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
+
+    def grad(dtype):
+        field = net.to(dtype)
+        field.zero_grad()
+        y0 = torch.tensor([[1.0, 0.5], [-0.3, 0.2]], dtype=dtype)
+        ts = torch.linspace(0, 2, 5, dtype=dtype)
+        odeum.solve(lambda t, y: field(y), y0, ts).ys.square().mean().backward()
+        return field[0].weight.grad.double().clone()
+
+    torch.testing.assert_close(grad(torch.float32), grad(torch.float64), rtol=1e-3, atol=1e-5)
