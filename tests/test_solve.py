@@ -1,4 +1,4 @@
-"""The public face: shapes, structures, times, couplings, statistics, against SciPy and the truth."""
+"""The public face: shapes, structures, times, couplings, statistics; against exact solutions."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
 """Rooted trees and the order conditions they state (Butcher; Hairer, Norsett & Wanner I, II.2).
 
 A tree is the sorted tuple of its root's subtrees; the single node is ``()``. A method with
-weights ``b`` has order p when ``b . phi(tree) = 1 / gamma(tree)`` for every tree of at most p nodes.
+weights ``b`` has order p when ``b . phi(tree) = 1 / gamma(tree)`` for all trees of up to p nodes.
 """
 
 from functools import cache
@@ -24,7 +24,7 @@ def gamma(tree: Tree) -> int:
 
 @cache
 def forests(n_nodes: int, largest: int) -> tuple[tuple[Tree, ...], ...]:
-    """Every multiset of trees with ``n_nodes`` nodes in total, each of at most ``largest`` nodes."""
+    """Every multiset of trees of ``n_nodes`` nodes in total, each of at most ``largest``."""
     if n_nodes == 0:
         return ((),)
     found = set()

@@ -57,7 +57,9 @@ def test_solution_has_exactly_its_order(tableau):
     assert max(map(residual, trees(tableau.order + 1))) > 1e-6
 
 
-@pytest.mark.parametrize("tableau", [t for t in EXPLICIT.values() if t.adaptive], ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    "tableau", [t for t in EXPLICIT.values() if t.adaptive], ids=lambda t: t.name
+)
 def test_error_estimates_have_their_orders(tableau):
     weights = Weights(square(tableau))
     orders = [tableau.embedded_order] if len(tableau.b_error) == 1 else [5, 3]
