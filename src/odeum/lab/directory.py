@@ -133,21 +133,17 @@ def read_data(run_dir: Path, config: dict[str, Any]) -> Trajectories:
     time, group, states = described["time"], described["group"], described["states"]
     path = run_dir / DATA
     try:
-        frame = pd.read_csv(
-            path,
-            dtype={group: str} if group else None,
-            keep_default_na=False,
-            na_values={state: [""] for state in states},
-            float_precision="round_trip",
-        )
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        # Python's own reading of numbers is exact; pandas' need not be.
+        frame[[time, *states]] = frame[[time, *states]].replace("", "nan").map(float)
         names = described["trajectories"]
         parts = [frame[frame[group] == name] if group else frame for name in names]
         data = Trajectories(
             tuple(
                 Trajectory(
                     name,
-                    torch.tensor(part[time].to_numpy(dtype=float)),
-                    torch.tensor(part[states].to_numpy(dtype=float)),
+                    torch.tensor(part[time].to_numpy(dtype=float), dtype=torch.float64),
+                    torch.tensor(part[states].to_numpy(dtype=float), dtype=torch.float64),
                 )
                 for name, part in zip(names, parts, strict=True)
             ),

@@ -25,7 +25,8 @@ EPOCHS = 400
 STAGES = ((0.2, 1.0), (0.2, 0.5), (0.2, 0.25), (0.4, 0.15))
 """Share of the epochs and of the learning rate, for windows from two rows to the longest."""
 
-LEARNING_RATE = 1e-2
+LEARNING_RATE = {"linear": 0.05, "mlp": 0.01, "module": 0.01}
+"""At the start, by kind of model: a few weights have far to go, many move the field at once."""
 WEIGHT_DECAY = 1e-2
 LONGEST_WINDOW = 128
 MOST_WINDOWS = 128
@@ -55,7 +56,7 @@ def fit(
     method: str = "tsit5",
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: float | None = None,
     weight_decay: float = WEIGHT_DECAY,
     device: str = "auto",
     quiet: bool = False,
@@ -91,7 +92,8 @@ def fit(
         method: of the solver; a name from ``odeum.methods.names()``.
         rtol: relative tolerance of predictions, > 0; training uses 1e-3 where that is looser.
         atol: absolute tolerance likewise, in normalised units.
-        learning_rate: at the start; later stages begin with less.
+        learning_rate: at the start, later stages begin with less; 0.01 if None, 0.05 for a linear
+            field.
         weight_decay: of AdamW.
         device: "auto", "cpu" or "cuda"; "auto" takes the GPU, if any, for large fields.
         quiet: show no progress.
@@ -118,6 +120,8 @@ def fit(
     """
     head = _checked(data, holdout, seed, epochs, learning_rate, weight_decay)
     spec = specs.model_spec(model, data.dim, hidden, activation)
+    if learning_rate is None:
+        learning_rate = LEARNING_RATE[spec["kind"]]
     options = {"method": method, "rtol": rtol, "atol": atol, "gradient": "discrete", "step": None}
     if isinstance(model, NeuralODE):
         options = model.options
@@ -312,7 +316,7 @@ def _checked(
     holdout: float,
     seed: int,
     epochs: int | None,
-    learning_rate: float,
+    learning_rate: float | None,
     weight_decay: float,
 ) -> Trajectories:
     """The heads to learn from, once the numbers make sense."""
@@ -324,8 +328,8 @@ def _checked(
     if epochs is not None and epochs < len(STAGES):
         raise InputError(f"epochs is {epochs}: give at least {len(STAGES)}, one for every stage")
     for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
-        if not 0 <= value < 10 or (name == "learning_rate" and value == 0):
-            raise InputError(f"{name} is {value}: give a number above 0 such as 0.01")
+        if value is not None and not 0 <= value < 10:
+            raise InputError(f"{name} is {value}: give a number from 0 to 10, such as 0.01")
     if seed < 0:
         raise InputError(f"seed is {seed}: give a whole number of at least 0")
     return data.split(holdout)[0]

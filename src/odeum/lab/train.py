@@ -103,7 +103,7 @@ class _Pace:
     lowest_loss: float = math.inf
     n_failed: int = 0
     n_in_a_row: int = 0
-    best_loss: float = math.inf
+    best_loss: float | None = None
 
 
 def train(
@@ -368,7 +368,8 @@ class _Loop:
         limit = max(_WITHIN * pace.lowest_loss, self.good_enough)
         if not math.isfinite(error) or not loss <= limit:
             return
-        if pace.best_loss > limit or error < training.best_error:
+        outdated = pace.best_loss is None or pace.best_loss > limit
+        if outdated or error < training.best_error:
             self.best = _copied(weights)
             pace.best_loss = loss
             training.best_epoch, training.best_error = training.epochs, error
