@@ -128,6 +128,13 @@ class TestTimes:
         odeum.solve(field, torch.ones(2, 1, dtype=torch.float32), ts)
         assert seen == {torch.float32}
 
+    def test_times_less_precise_than_the_state(self):
+        y0 = torch.randn(3, 2)
+        ts = torch.linspace(0, 3, 4, dtype=torch.float32)
+        sol = odeum.solve(spiral, y0, ts, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(sol.ys, exact(y0, ts.double()), rtol=0, atol=1e-9)
+        assert torch.equal(odeum.solve(spiral, y0, [0.0, 1.0]).ts, torch.tensor([0.0, 1.0]))
+
 
 class TestAgainstScipy:
     @pytest.mark.parametrize(("method", "theirs"), [("dopri5", "RK45"), ("dopri8", "DOP853")])

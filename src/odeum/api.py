@@ -134,14 +134,16 @@ def solve(
         status=outcome.status,
         stats=outcome.stats,
         engine="eager",
-        engine_reason="the eager engine is the one there is",
+        engine_reason="the eager engine is the only one so far",
         interpolate=_interpolant(problem, outcome, structure, joint=joint) if dense else None,
     )
 
 
 def _times(ts: Tensor, structure: Structure) -> Tensor:
-    ts = torch.as_tensor(ts, device=structure.device)
-    return ts if ts.is_floating_point() else ts.to(structure.dtype)
+    """Times no less precise than the state: their rounding would be an error of the solve."""
+    if not isinstance(ts, torch.Tensor):
+        ts = torch.as_tensor(ts, dtype=structure.dtype)
+    return ts.to(structure.device, torch.promote_types(ts.dtype, structure.dtype))
 
 
 def _tolerance(

@@ -29,14 +29,14 @@ def solve(problem: Problem) -> Outcome:
         y0=problem.y0.detach(),
         ts=problem.ts.detach(),
     )
-    saved = _SavedBytes()
+    saved, start = _SavedBytes(), isolated.y0.clone().requires_grad_()
     with saved:
-        k0 = isolated.derivative0(isolated.times())
-    captured = captured_tensors(problem.field.field, k0)
+        k0 = replace(isolated, y0=start).derivative0(isolated.times())
+    captured = [x for x in captured_tensors(problem.field.field, k0) if x is not start]
     inputs = (problem.y0, problem.ts, *args.tensors, *captured)
     if not any(tensor.requires_grad for tensor in inputs):
         with torch.no_grad():
-            return isolated.solve(k0)
+            return isolated.solve(k0.detach())
     leaves = [x.detach().requires_grad_() for x in args.tensors]
     isolated = replace(isolated, field=problem.field.with_args(args.replaced(leaves)))
     tape = Tape(isolated.stepper(), saved.n_bytes / len(k0), wants_times=problem.ts.requires_grad)
@@ -89,7 +89,7 @@ class _Discrete(torch.autograd.Function):
 
 
 class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Counts what autograd stores of the operations inside it, parameters aside."""
+    """Counts what autograd stores of the operations inside it, parameters and constants aside."""
 
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}
@@ -101,7 +101,7 @@ class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         return sum(self._sizes.values())
 
     def _count(self, tensor: Tensor) -> Tensor:
-        if not (tensor.is_leaf and tensor.requires_grad):
+        if not tensor.is_leaf:
             # Operations share what they store: the output of one is the input of the next.
             self._sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor

@@ -19,7 +19,7 @@ class StepOptions:
         max: no step is larger.
         max_steps: tried steps after which a row stops as MAX_STEPS; 100 000 for adaptive methods
             and unlimited for fixed steps where None.
-        fixed: steps of exactly this size (the last one is cut to fit), without error control.
+        fixed: steps of exactly this size, without error control; the last one is made to fit.
 
     Raises:
         InputError: for a size that is not positive, or bounds that contradict each other.
