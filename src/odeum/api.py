@@ -15,10 +15,10 @@ from odeum.solution import Solution
 from odeum.solve.control import Tolerance
 from odeum.solve.failures import solve_error
 from odeum.solve.field import RowField
-from odeum.solve.loop import Failure
 from odeum.solve.options import StepOptions
 from odeum.solve.outputs import Interpolant, Segments
 from odeum.solve.problem import Outcome, Problem
+from odeum.solve.records import Failure
 from odeum.tree import Structure, structure_of
 from odeum.types import Field, PyTree, Tensor
 

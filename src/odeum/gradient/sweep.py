@@ -13,8 +13,8 @@ from odeum.gradient.tape import Entry, Recorded, Tape
 from odeum.solution import Stats
 from odeum.solve.explicit import Step
 from odeum.solve.field import RowField
-from odeum.solve.loop import Record
 from odeum.solve.problem import Problem
+from odeum.solve.records import Record
 from odeum.types import Tensor
 
 

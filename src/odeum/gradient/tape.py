@@ -10,7 +10,7 @@ import torch
 
 from odeum.solve.explicit import Step, Stepper, Weights
 from odeum.solve.field import RowField
-from odeum.solve.loop import Record
+from odeum.solve.records import Record
 from odeum.tableaus import RKTableau
 from odeum.types import Tensor
 

@@ -4,7 +4,7 @@ import torch
 
 from odeum.errors import SolveError
 from odeum.solution import Status
-from odeum.solve.loop import Failure
+from odeum.solve.records import Failure
 
 _REASONS = {
     Status.MAX_STEPS: "it took {n_tried} steps without arriving",

@@ -8,9 +8,10 @@ from odeum.solution import Stats, spread
 from odeum.solve.control import AdaptiveSteps, FixedSteps, StepControl, Tolerance
 from odeum.solve.explicit import Stepper, stepper
 from odeum.solve.field import RowField
-from odeum.solve.loop import Failure, Loop, Record, Steps
+from odeum.solve.loop import Loop, Steps
 from odeum.solve.options import MAX_STEPS, StepOptions
 from odeum.solve.outputs import Outputs, Segments
+from odeum.solve.records import Failure, Record
 from odeum.solve.times import Times
 from odeum.types import Tensor
 
