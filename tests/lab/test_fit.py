@@ -373,6 +373,18 @@ def test_a_positive_state_is_not_predicted_from_what_is_not(tmp_path):
         run.predict(zero)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_learning_on_a_gpu_leaves_a_run_that_reads_back_on_the_cpu(data, tmp_path):
+    run = lab.fit(None, data, out=tmp_path / "run", seed=3, device="cuda", **SHORT)
+    assert run.model.transform.shift.is_cuda
+    assert run.summary["device"] == "cuda"
+    again = lab.load(run.path)
+    assert not again.model.transform.shift.is_cuda
+    pd.testing.assert_frame_equal(again.predict(), run.predict(), rtol=1e-6)
+    resumed = lab.fit(None, data, out=run.path, seed=3, device="cuda", resume=True, **SHORT)
+    assert resumed.summary["epochs"] == 8
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_lynx_and_hare_are_learned(tmp_path, seed):

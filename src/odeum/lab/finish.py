@@ -141,7 +141,7 @@ def describe(scores: dict[str, dict[str, Scores]], head: Trajectories, data: Tra
     several = f" in {len(data)} trajectories" if len(data) > 1 else ""
     r2 = [entry["r2"] for entry in scores["model"]["in_sample"].values()]
     known = [value for value in r2 if value == value]
-    sentence = f"Learned how {_states(data)} move from {n_head} of {n_rows} rows{several}"
+    sentence = f"Learned how {states_in_words(data)} move from {n_head} of {n_rows} rows{several}"
     if known:
         least = "R²" if len(known) == 1 else "the lowest R² of a state"
         sentence += f"; in-sample, {least} is {min(known):.3f}"
@@ -168,8 +168,17 @@ def _is_beaten(scores: dict[str, dict[str, Scores]], rival: str) -> bool:
     return bool(ratios) and sum(ratios) / len(ratios) < 1
 
 
-def _states(data: Trajectories) -> str:
-    names = list(data.state_names)
-    if len(names) > 4:
-        return f"{len(names)} states"
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+def states_in_words(data: Trajectories) -> str:
+    """The names of the states, or how many where there are more than four.
+
+    Example:
+        >>> from odeum.datasets import Trajectory
+        >>> t = torch.arange(3, dtype=torch.float64)
+        >>> y = torch.stack([t, t, t], -1)
+        >>> states_in_words(Trajectories((Trajectory("a", t, y),), "t", ("x", "y", "z")))
+        'x, y and z'
+    """
+    *before, last = data.state_names
+    if len(before) > 3:
+        return f"{data.dim} states"
+    return f"{', '.join(before)} and {last}" if before else last

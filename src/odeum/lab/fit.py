@@ -14,7 +14,7 @@ from odeum.datasets import Trajectories, Trajectory
 from odeum.errors import InputError
 from odeum.lab import directory, specs
 from odeum.lab.devices import SMALL, choose_device, single_thread
-from odeum.lab.finish import finish
+from odeum.lab.finish import finish, states_in_words
 from odeum.lab.run import Run
 from odeum.lab.train import Loss, Stage, train
 from odeum.lab.windows import Windows, cut, first_complete, whole
@@ -141,7 +141,7 @@ def fit(
     name = name or Path(data.source or "fit").stem
     config: dict[str, Any] = {
         "name": name,
-        "title": title or f"The dynamics of {name.replace('_', ' ')}",
+        "title": title or f"The dynamics of {states_in_words(data)}",
         "data": directory.describe_data(data),
         "holdout": holdout,
         "model": spec,
