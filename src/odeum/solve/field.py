@@ -50,9 +50,8 @@ def _takes_args(field: Field) -> bool:
     """Whether a field demands ``args`` although none are given."""
     if not inspect.isroutine(field):
         # An object: what runs is a function of its class, with the object itself first.
-        kind = type(field)
-        function = kind.forward if isinstance(field, torch.nn.Module) else kind.__call__
-        return _n_required(function) > 3
+        name = "forward" if isinstance(field, torch.nn.Module) else "__call__"
+        return _n_required(getattr(type(field), name)) > 3
     return _n_required(field) > 2
 
 
