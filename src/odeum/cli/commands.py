@@ -205,7 +205,7 @@ def run(
 @app.command(name="list")
 def list_experiments(
     name: Annotated[
-        str | None, typer.Argument(help="An experiment, to see its options.", metavar="[NAME]")
+        str | None, typer.Argument(metavar="[NAME]", help="One, to see its options.")
     ] = None,
 ) -> None:
     """Show every experiment, one line each; or the options of one."""

@@ -28,6 +28,9 @@ def show_run(run: Run, *, quiet: bool) -> None:
     console.print()
     console.print(run.summary["sentence"])
     console.print(score_table(run.summary["scores"]))
+    for name, value in run.summary["result"].items():
+        if isinstance(value, list) and isinstance(value[0], list):
+            console.print(_matrix(wording.words(name), value), "")
     # Not through rich, which would break a long path.
     print(f"report  {page}")
 
@@ -51,6 +54,16 @@ def score_table(scores: dict[str, Any]) -> Table:
             cells = [text for split in splits for text in _cells(entry[split].get(state, {}))]
             label = "learned model" if name == "model" else name
             table.add_row(f"  {label}", *cells, end_section=i + 1 == len(scores))
+    return table
+
+
+def _matrix(name: str, rows: list[list[float]]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(width=24)
+    for i, row in enumerate(wording.matrix(rows)):
+        table.add_row(name if i == 0 else "", *row)
+    for column in table.columns[1:]:
+        column.justify = "right"
     return table
 
 

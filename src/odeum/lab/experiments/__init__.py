@@ -1,13 +1,14 @@
 """Experiments that ``odeum run`` knows by name. Adding one is one entry here."""
 
 from odeum.errors import unknown_name
+from odeum.lab.experiments.comparison import COMPARISON
 from odeum.lab.experiments.registry import (
     Experiment,
     Setting,
     describe_options,
     read_options,
 )
-from odeum.lab.experiments.spiral import COMPARISON, SPIRAL
+from odeum.lab.experiments.spiral import SPIRAL
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment for experiment in (SPIRAL, COMPARISON)

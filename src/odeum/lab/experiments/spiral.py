@@ -15,14 +15,13 @@ from torch import nn
 from odeum import plots
 from odeum.datasets import Trajectories, sample
 from odeum.errors import InputError
-from odeum.lab import directory, report, specs
+from odeum.lab import directory, specs
 from odeum.lab.devices import choose_device, single_thread
 from odeum.lab.experiments.registry import Experiment, Setting
-from odeum.lab.files import write_json
 from odeum.lab.finish import finish
 from odeum.lab.fit import MOST_WINDOWS, TRAINING_TOLERANCE, Recipe
 from odeum.lab.pictures import FIGURES
-from odeum.lab.run import SUMMARY, Run, solved
+from odeum.lab.run import Run
 from odeum.lab.train import Stage, train
 from odeum.lab.windows import Windows, cut
 from odeum.lab.wording import number
@@ -36,8 +35,8 @@ SOLVER = {"method": "tsit5", "rtol": 1e-6, "atol": 1e-6, "gradient": "discrete",
 
 
 @dataclass(frozen=True)
-class ComparisonOptions:
-    """Options of ``spiral-comparison``.
+class CommonOptions:
+    """What every experiment with the spiral lets choose.
 
     Raises:
         InputError: for a value outside its range.
@@ -67,7 +66,7 @@ class ComparisonOptions:
 
 
 @dataclass(frozen=True)
-class SpiralOptions(ComparisonOptions):
+class SpiralOptions(CommonOptions):
     """Options of ``spiral``.
 
     Raises:
@@ -144,41 +143,7 @@ def run_spiral(options: SpiralOptions, setting: Setting) -> Run:
         InputError: if the run directory cannot be used.
         SolveError: if training never reached a finite error.
     """
-    return _learn(SPIRAL.name, options, setting, SPIRAL.command(options, setting))
-
-
-def run_comparison(options: ComparisonOptions, setting: Setting) -> Run:
-    """Learn the same observations with three fields, and show them side by side.
-
-    The run directory is that of the linear field; those of the others lie in it, each complete.
-
-    Args:
-        options: what to learn from.
-        setting: where and how.
-
-    Returns:
-        The finished run; ``summary["result"]`` holds the matrix of each field and its largest
-        error.
-
-    Raises:
-        InputError: if a run directory cannot be used.
-        SolveError: if training never reached a finite error.
-    """
-    variants = {
-        "linear": SpiralOptions(**vars(options)),
-        "linear with bias": SpiralOptions(**vars(options), bias=True),
-        "nonlinear": SpiralOptions(**vars(options), nonlinear=True),
-    }
-    command = COMPARISON.command(options, setting)
-    runs: dict[str, Run] = {}
-    for label, variant in variants.items():
-        place, told = setting, command
-        if runs:
-            main = next(iter(runs.values()))
-            place = replace(setting, out=main.path / directory.file_name(label))
-            told = SPIRAL.command(variant, setting)
-        runs[label] = _learn(COMPARISON.name, variant, place, told)
-    return _side_by_side(runs)
+    return learn(SPIRAL.name, options, setting, SPIRAL.command(options, setting))
 
 
 SPIRAL = Experiment(
@@ -187,20 +152,24 @@ SPIRAL = Experiment(
     SpiralOptions,
     run_spiral,
 )
-COMPARISON = Experiment(
-    "spiral-comparison",
-    "the spiral learned linear, linear with bias and nonlinear, side by side",
-    ComparisonOptions,
-    run_comparison,
-)
 
 
 def _true_matrix() -> Tensor:
     return torch.tensor(spiral_system().constants["a"], dtype=torch.float64)
 
 
-def _learn(name: str, options: SpiralOptions, setting: Setting, command: str) -> Run:
-    """Sample, train, finish: one run directory."""
+def learn(name: str, options: SpiralOptions, setting: Setting, command: str) -> Run:
+    """Sample, train, finish: one run directory.
+
+    Args:
+        name: of the experiment.
+        options: what to learn, from what.
+        setting: where and how.
+        command: how to repeat the run.
+
+    Returns:
+        The finished run.
+    """
     data = sample(spiral_system(), n_times=options.n_times, noise=options.noise, seed=setting.seed)
     head = data.split(options.holdout)[0]
     with torch.random.fork_rng():
@@ -347,69 +316,3 @@ def _matrix_picture(run_dir: Path, found: LinearMap) -> dict[str, str]:
         f"{number(found.largest_error, 2)}.",
         "alt": "True and learned matrix with their difference",
     }
-
-
-def _side_by_side(runs: dict[str, Run]) -> Run:
-    """Tell the first run as the comparison of all: pictures, matrices, scores."""
-    main = next(iter(runs.values()))
-    maps = {label: run.summary["result"] for label, run in runs.items()}
-    result: dict[str, Any] = {"true matrix": maps["linear"]["true_matrix"]}
-    for label, found in maps.items():
-        result[f"matrix, {label}"] = found["recovered_matrix"]
-    for label, found in maps.items():
-        result[f"largest error, {label}"] = found["largest_error"]
-    baselines = {k: v for k, v in main.summary["scores"].items() if k != "model"}
-    errors = ", ".join(f"{number(x['largest_error'], 2)} {label}" for label, x in maps.items())
-    summary = {
-        **main.summary,
-        "title": "The spiral, learned three ways",
-        "sentence": "The same observations learned by a linear field, one with a bias and a "
-        f"network; the largest error of an entry of A is {errors}.",
-        "seconds": sum(run.summary["seconds"] for run in runs.values()),
-        "scores": {label: run.summary["scores"]["model"] for label, run in runs.items()}
-        | baselines,
-        "result": result,
-        "figures": [*_overlays(runs), *main.summary["figures"]],
-    }
-    write_json(main.path / SUMMARY, summary)
-    report.build(main.path)
-    return replace(main, summary=summary)
-
-
-def _overlays(runs: dict[str, Run]) -> list[dict[str, str]]:
-    """The three solutions over the data, and over the true field."""
-    main = next(iter(runs.values()))
-    trajectory = main.data.trajectories[0]
-    curves = {label: solved(run.model, main.data)[0] for label, run in runs.items()}
-    n_known = len(main.data.split(main.config["holdout"])[0].trajectories[0])
-    panels = plots.trajectory_panels(
-        {label: (trajectory.t, y) for label, y in curves.items()},
-        names=main.data.state_names,
-        time_name=main.data.time_name,
-        observed=(trajectory.t, trajectory.y),
-        held_out_from=float(trajectory.t[n_known]) if n_known < len(trajectory) else None,
-    )
-    plots.save(panels, main.path / FIGURES / "comparison.png")
-    ax = plots.phase_portrait(
-        spiral_system(),
-        xlim=(-2.2, 2.4),
-        ylim=(-2.2, 2.2),
-        trajectories=curves,
-        observed=trajectory.y,
-        names=main.data.state_names,
-    )
-    plots.save(ax, main.path / FIGURES / "phase_comparison.png")
-    return [
-        {
-            "file": f"{FIGURES}/comparison.png",
-            "title": "Side by side.",
-            "caption": "One solution of each learned field over the same observations.",
-            "alt": "Observations and the solutions of three learned fields over time",
-        },
-        {
-            "file": f"{FIGURES}/phase_comparison.png",
-            "title": "Side by side, in the plane.",
-            "caption": "The same solutions over the true field.",
-            "alt": "Solutions of three learned fields over the streamlines of the true one",
-        },
-    ]
