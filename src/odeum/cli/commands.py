@@ -154,6 +154,8 @@ def predict(
 
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder: give the name of a file such as {out}/next.csv")
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"--out {out} cannot be written: there is no folder {out.parent}")
     if out is not None and data is not None and out.resolve() == data.resolve():
         raise InputError(f"--out {out} is the file that --from reads: give another name")
     run = lab.load(run_dir)
