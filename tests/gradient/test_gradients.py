@@ -230,3 +230,41 @@ def test_float32_agrees_with_float64():
         return field[0].weight.grad.double().clone()
 
     torch.testing.assert_close(grad(torch.float32), grad(torch.float64), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("room", ["room", "no room"])
+@pytest.mark.parametrize("kind", ["module", "closure", "method"])
+@pytest.mark.parametrize("method", ["tsit5", "rk4"])
+def test_weights_lent_by_functional_call(method, kind, room, monkeypatch):
+    """The backward pass runs after the module has its own weights back."""
+    if room == "no room":
+        monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Autonomous()
+
+        def forward(self, y0, ts):
+            fields = {"module": self.net, "closure": lambda t, y: self.net(t, y)}
+            field = fields.get(kind, self.net.forward)
+            return odeum.solve(field, y0, ts, **options(method)).ys
+
+    model = Model()
+    y0, ts = torch.randn(3, 2), torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.7, 1.0]])
+    lent = {name: torch.randn_like(p).requires_grad_() for name, p in model.named_parameters()}
+    loss = torch.func.functional_call(model, lent, (y0, ts)).square().sum()
+    found = torch.autograd.grad(loss, list(lent.values()))
+    model.load_state_dict({name: p.detach() for name, p in lent.items()})
+    wanted = torch.autograd.grad(model(y0, ts).square().sum(), list(model.parameters()))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+class Autonomous(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, t, y):
+        return torch.tanh(self.linear(y))

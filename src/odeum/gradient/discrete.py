@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from odeum.gradient.inputs import Args, captured_tensors
+from odeum.gradient.inputs import Args, Weights, captured_tensors
 from odeum.gradient.sweep import Sweep
 from odeum.gradient.tape import Tape
 from odeum.solve.outputs import Segments
@@ -55,6 +55,7 @@ class _Run:
         self.tape = tape
         self.k0 = k0
         self.leaves = leaves
+        self.weights = Weights(problem.field.field)
         self.outcome: Outcome | None = None
 
 
@@ -79,8 +80,9 @@ class _Discrete(torch.autograd.Function):
     def backward(ctx: Any, g_ys: Tensor | None, *g_dense: Tensor | None) -> tuple[Any, ...]:
         run: _Run = ctx.run
         _ = ctx.saved_tensors  # raises where one was changed
-        wants_times = ctx.needs_input_grad[2]
-        sweep = Sweep(run.problem, run.tape, run.leaves, wants_times=wants_times)
+        field = run.problem.field.with_field(run.weights.restored())
+        problem = replace(run.problem, field=field)
+        sweep = Sweep(problem, run.tape, run.leaves, wants_times=ctx.needs_input_grad[2])
         g_y0 = sweep.run(g_ys, g_dense)
         assert run.outcome is not None
         batch_shape = run.problem.field.structure.batch_shape

@@ -1,13 +1,14 @@
 """What a solve is differentiated with respect to, beyond states and times.
 
 Tensors in ``args``, and those a field reads without being handed them: its parameters and
-whatever it closes over.
+whatever it closes over. A backward pass must find all of them as the forward pass left them.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from odeum.solve.field import PerRow
@@ -45,12 +46,73 @@ class Args:
         return pytree.tree_unflatten(leaves, self._spec)
 
 
+class Weights(nn.Module):
+    """A field with the weights it has now, whatever its modules are given later.
+
+    ``torch.func.functional_call`` lends a module other weights for the time of one call; a
+    backward pass comes after that and must not meet the module's own.
+
+    Args:
+        field: the user's field; the modules it is, is a method of, or closes over are looked at.
+
+    Example:
+        >>> net, lent = nn.Linear(1, 1, bias=False), {"weight": torch.tensor([[3.0]])}
+        >>> class Lent(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = net
+        ...     def forward(self):
+        ...         return Weights(self.net)
+        >>> weights = torch.func.functional_call(Lent(), {"net.weight": lent["weight"]}, ())
+        >>> weights.restored()(torch.ones(1, 1))
+        tensor([[3.]])
+    """
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self._field = [field]  # in a list, that it is not registered as a module twice
+        self.modules_read = nn.ModuleList(modules_read(field))
+        self._tensors = self._now()
+
+    def _now(self) -> dict[str, Tensor]:
+        return {
+            **dict(self.named_parameters(remove_duplicate=False)),
+            **dict(self.named_buffers(remove_duplicate=False)),
+        }
+
+    def forward(self, *args: PyTree) -> PyTree:
+        """The field."""
+        return self._field[0](*args)
+
+    def restored(self) -> Field:
+        """The field, reading the weights it had when this was made."""
+        now = self._now()
+        if all(now.get(name) is tensor for name, tensor in self._tensors.items()):
+            return self._field[0]
+        return lambda *args: torch.func.functional_call(self, self._tensors, args)
+
+
+def modules_read(field: Field) -> list[nn.Module]:
+    """The modules a field is, is a method of, or closes over.
+
+    Example:
+        >>> net = nn.Identity()
+        >>> modules_read(net), modules_read(net.forward)
+        ([Identity()], [Identity()])
+    """
+    candidates = [field, getattr(field, "__self__", None)]
+    for cell in getattr(field, "__closure__", None) or ():
+        candidates += [cell.cell_contents, getattr(cell.cell_contents, "__self__", None)]
+    found = {id(x): x for x in candidates if isinstance(x, nn.Module)}
+    return list(found.values())
+
+
 def captured_tensors(field: Field, derivative: Tensor) -> list[Tensor]:
     """Leaf tensors that want a gradient and that a field reads by itself.
 
     Args:
-        field: the user's field. A module's parameters count whether or not this evaluation used
-            them: a field may use them at other times.
+        field: the user's field. The parameters of modules it reads count whether or not this
+            evaluation used them: a field may use them at other times.
         derivative: the field's value, recorded by autograd on inputs that want no gradient.
 
     Returns:
@@ -62,10 +124,9 @@ def captured_tensors(field: Field, derivative: Tensor) -> list[Tensor]:
         >>> captured_tensors(field, field(0.0, torch.ones(1, 1)))
         [tensor(2., requires_grad=True)]
     """
-    owner = getattr(field, "__self__", field)
     found: dict[int, Tensor] = {}
-    if isinstance(owner, torch.nn.Module):
-        found.update((id(p), p) for p in owner.parameters() if p.requires_grad)
+    for module in modules_read(field):
+        found.update((id(p), p) for p in module.parameters() if p.requires_grad)
     found.update((id(leaf), leaf) for leaf in _leaves(derivative))
     return list(found.values())
 

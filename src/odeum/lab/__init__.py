@@ -2,7 +2,7 @@
 
 from odeum.lab.devices import choose_device
 from odeum.lab.finish import finish
-from odeum.lab.fit import Recipe, fit, stages
+from odeum.lab.learning import Recipe, fit, stages
 from odeum.lab.run import Run, load, predict
 from odeum.lab.train import Loss, Stage, Training, train
 

@@ -4,6 +4,7 @@ Owns the translation to the user's shapes, and the checks of what comes back. Kn
 """
 
 import inspect
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,12 @@ class RowField:
     def with_args(self, args: PyTree) -> "RowField":
         """This field with other ``args``."""
         return RowField(self.field, self.structure, args, joint=self.joint, rows=self.rows)
+
+    def with_field(self, field: Field) -> "RowField":
+        """The same around another function that is called like this one."""
+        other = copy(self)
+        other.field = field
+        return other
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """The derivative, [rows, dim], at times [rows, 1]."""
