@@ -292,7 +292,9 @@ def _resumable(command: str, folder: Path) -> Iterator[None]:
     """Tell how to continue when the run in ``folder`` is interrupted."""
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _is_interrupt(error):
+            raise
         from odeum.lab.files import CHECKPOINT
 
         again = f"{command} --out {shlex.quote(str(folder))} --resume"
@@ -300,3 +302,10 @@ def _resumable(command: str, folder: Path) -> Iterator[None]:
         hint = f"continue with: {again}" if saved else "nothing was learned yet"
         typer.echo(f"interrupted; {hint}", err=True)
         raise typer.Exit(130) from None
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: libraries fail anew where it stops them half way."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
