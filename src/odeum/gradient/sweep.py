@@ -27,12 +27,14 @@ class Asked:
         index: index of its output time, [outputs].
         theta: its fraction of the step, [outputs].
         g: its cotangent, [outputs, dim].
+        weights: the interpolant's weights there, [outputs, derivatives].
     """
 
     step: Tensor
     index: Tensor
     theta: Tensor
     g: Tensor
+    weights: Tensor
 
     @property
     def inside(self) -> bool:
@@ -132,8 +134,10 @@ class Sweep:
         firsts = sizes.cumsum(0) - sizes
         entry = torch.searchsorted(firsts, step, right=True) - 1
         n_outputs = torch.bincount(entry, minlength=len(records)).tolist()
+        weights = self._stepper.interpolation_weights(theta).t()
         parts = (
-            x.split(n_outputs) for x in (step - firsts[entry], index, theta, g_ys[index, rows])
+            x.split(n_outputs)
+            for x in (step - firsts[entry], index, theta, g_ys[index, rows], weights)
         )
         return [Asked(*part) if len(part[0]) else None for part in zip(*parts, strict=True)]
 
@@ -180,7 +184,7 @@ class Sweep:
             if inside:
                 ks = self._derivatives(field, record, step, k1)
         if asked is not None:
-            self._add_outputs(asked, record, [k.detach() for k in ks], cotangents)
+            self._add_outputs(asked, record, ks, cotangents)
 
         outputs = [step.y1]
         g_outputs = [g_y1]
@@ -227,17 +231,17 @@ class Sweep:
         """Adds what the outputs inside the steps ask, through the interpolant."""
         h = record.h.to(record.y.dtype)[asked.step]
         cotangents.y.index_add_(0, asked.step, asked.g)
-        weights = self._stepper.interpolation_weights(asked.theta)
+        weights = asked.weights.t().unsqueeze(-1)
         if cotangents.ks is None:
             cotangents.ks = self._zero_derivatives(record)
-        cotangents.ks.index_add_(1, asked.step, (weights.unsqueeze(-1) * h) * asked.g)
+        cotangents.ks.index_add_(1, asked.step, weights * (h * asked.g))
         if self.g_ts is None:
             return
         # y(theta) = y + h sum_j b_j(theta) k_j with theta = (output - t) / h
         n = len(ks)
         slopes = self._stepper.interpolation_slopes(asked.theta)
         at_outputs = torch.stack(ks)[:, asked.step]
-        change = (weights[:n, :, None] * at_outputs).sum(0)
+        change = (weights[:n] * at_outputs).sum(0)
         slope = (slopes[:n, :, None] * at_outputs).sum(0)
         g_h, g_output = (
             (asked.g * x).sum(-1, keepdim=True).to(record.t.dtype) for x in (change, slope)

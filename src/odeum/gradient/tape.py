@@ -86,7 +86,8 @@ class Tape:
             inputs += [x.detach().requires_grad_() for x in (y, k0)]
             step = self.stepper.step(field, *inputs)
         self._recorded = Recorded(step, inputs[3], step.ks[-1] if self.fsal else None)
-        return Step(t, h, y, step.y1.detach(), [k.detach() for k in step.ks])
+        # The loop runs where autograd does not record: what it makes of these has no history.
+        return Step(t, h, y, step.y1, step.ks)
 
     def end_derivative(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
         """``f(t1, y1)`` at the end of the last step; recorded where it is for all its rows."""
@@ -96,7 +97,7 @@ class Tape:
         with torch.enable_grad():
             k1 = self.stepper.end_derivative(field, step.t + step.h, step.y1)
         self._recorded = Recorded(step, self._recorded.k0, k1)
-        return k1.detach()
+        return k1
 
     def extra_derivatives(
         self, field: RowField, t: Tensor, h: Tensor, y: Tensor, ks: list[Tensor]

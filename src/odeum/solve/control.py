@@ -152,6 +152,8 @@ class AdaptiveSteps:
             ratio = ratio.nan_to_num_(nan=math.inf)
             factor = step_factor(self.controller, self.error_order, [ratio, *memory])
             if self.controller.has_memory:
+                # Never a larger step after a rejection, whatever is remembered.
+                factor = torch.where(accept, factor, factor.clamp(max=1.0))
                 previous = memory[0] if memory else torch.ones_like(ratio)
                 memory = [torch.where(accept, ratio, previous), previous]
         return Verdict(accept, factor, memory)

@@ -28,13 +28,11 @@ class Weights:
 
     Attributes:
         used: the derivatives whose weight is not zero.
-        values: their weights.
-        dense: the weights of all derivatives up to the last one used.
+        values: their weights, [1, used].
     """
 
     used: tuple[int, ...]
     values: Tensor
-    dense: Tensor
 
     @property
     def single(self) -> float | None:
@@ -70,9 +68,8 @@ class Stepper:
 
     def _weights(self, coefficients: Row) -> Weights:
         used = tuple(i for i, weight in enumerate(coefficients) if weight)
-        values = self._like.new_tensor([float(coefficients[i]) for i in used])
-        dense = self._like.new_tensor([float(weight) for weight in coefficients[: used[-1] + 1]])
-        return Weights(used, values, dense)
+        values = self._like.new_tensor([[float(coefficients[i]) for i in used]])
+        return Weights(used, values)
 
     def _column(self, nodes: Row) -> Tensor:
         return self._like.new_tensor([float(c) for c in nodes]).view(-1, 1, 1)
@@ -170,9 +167,9 @@ class Step:
 
 
 def combine(ks: list[Tensor], weights: Weights) -> Tensor:
-    """``sum_j w_j k_j`` as one matrix-vector product."""
+    """``sum_j w_j k_j`` as one matrix product."""
     stacked = torch.stack([ks[i] for i in weights.used])
-    return torch.mv(stacked.flatten(1).t(), weights.values).view_as(ks[0])
+    return torch.mm(weights.values, stacked.flatten(1)).view_as(ks[0])
 
 
 def interpolate(stepper: Stepper, theta: Tensor, h: Tensor, y: Tensor, ks: Tensor) -> Tensor:

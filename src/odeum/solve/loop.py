@@ -130,6 +130,9 @@ class Loop:
         self._n_rejected = torch.zeros_like(rows)
         self._memory: list[Tensor] = []
 
+        self._success = rows.new_tensor(int(Status.SUCCESS))
+        self._running = rows.new_tensor(RUNNING)
+
     def run(self) -> None:
         """Takes every row to its end or its failure."""
         self._retire_unstartable()
@@ -164,7 +167,10 @@ class Loop:
     def _attempt(self) -> None:
         remaining = self._stop - self._t
         # Stretched by up to a hundredth rather than leaving a sliver for one more step.
-        landing = self._h.abs() * 1.01 >= remaining.abs()
+        if self._times.increasing:
+            landing = self._h * 1.01 >= remaining
+        else:
+            landing = self._h.abs() * 1.01 >= remaining.abs()
         h = torch.where(landing, remaining, self._h)
         step = self._stepper.step(self._field, self._t, h, self._y, self._k)
         self._n_evaluations += self._stepper.tableau.n_stages - 1
@@ -179,7 +185,7 @@ class Loop:
         """The usual case: every row goes on from where the step ended."""
         t1 = step.t + step.h
         k1 = self._end_derivative(step, t1, None)
-        self._keep(step, t1, k1, accept=None, stops=None)
+        self._keep(step, t1, k1, accept=None, landed=None)
         self._t, self._y, self._k = t1, step.y1, k1
         if verdict.factor is not None:
             self._h = self._control.bound(self._h * verdict.factor.to(self._h.dtype))
@@ -188,43 +194,39 @@ class Loop:
         """The step that some rows reject, or that lands some rows on a stop."""
         accept = verdict.accept
         everywhere = bool(accept.all())
-        landed = landing & accept
-        finished = landed.squeeze(-1)
-        stops = torch.where(finished, self._stop_index, -1)
-        if self._control.lands_on_outputs:
-            finished = finished & (self._stop_index == self._times.n_times - 1)
-        status = torch.where(finished, int(Status.SUCCESS), RUNNING)
+        landed = (landing & accept).squeeze(-1)
         t1 = torch.where(landing, self._stop, step.t + step.h)
         if not everywhere:
             self._n_rejected = self._n_rejected + ~accept.squeeze(-1)
             t1 = torch.where(accept, t1, step.t)
             if torch.is_grad_enabled():
                 step = self._retaken(step, accept)
+        finished = landed
+        if self._control.lands_on_outputs:
+            finished = landed & (self._stop_index == self._times.n_times - 1)
+        status = torch.where(finished, self._success, self._running)
         self._resize(step, verdict, status)
-        k1 = self._end_derivative(step, t1, accept.squeeze(-1) & ~finished)
-        self._keep(step, t1, k1, accept=None if everywhere else accept, stops=stops)
+        k1 = self._end_derivative(step, t1, finished)
+        self._keep(step, t1, k1, accept=None if everywhere else accept, landed=landed)
         self._t = t1
         self._y = step.y1 if everywhere else torch.where(accept, step.y1, step.y)
         self._k = k1 if everywhere else torch.where(accept, k1, self._k)
         if self._control.lands_on_outputs:
-            self._stop_index = torch.where(stops >= 0, self._stop_index + 1, self._stop_index)
-            self._stop_index.clamp_(max=self._times.n_times - 1)
+            self._stop_index = self._stop_index + (landed & ~finished)
             self._stop = self._times.at(self._stop_index, self._rows).unsqueeze(-1)
         self._retire(status)
 
     def _resize(self, step: Step, verdict: Verdict, status: Tensor) -> None:
         """The next step sizes; ``status`` is told of rows that no step size can help."""
-        rejected = ~verdict.accept.squeeze(-1)
         if verdict.factor is None:
-            status.masked_fill_(rejected, int(Status.NON_FINITE))
+            status.masked_fill_(~verdict.accept.squeeze(-1), int(Status.NON_FINITE))
             return
-        # Never a larger step after a rejection, whatever the controller remembers.
-        factor = torch.where(verdict.accept, verdict.factor, verdict.factor.clamp(max=1.0))
-        self._h = self._control.bound(step.h.detach() * factor.to(self._h.dtype))
+        self._h = self._control.bound(step.h.detach() * verdict.factor.to(self._h.dtype))
         if self._n_tried % CHECK_INTERVAL == 0:
             finite = step.y1.isfinite().all(-1)
             reason = torch.where(finite, int(Status.STEP_TOO_SMALL), int(Status.NON_FINITE))
-            hopeless = rejected & (self._too_small() | ~self._k.isfinite().all(-1))
+            hopeless = self._too_small() | ~self._k.isfinite().all(-1)
+            hopeless = hopeless & ~verdict.accept.squeeze(-1)
             status.copy_(torch.where(hopeless, reason, status))
 
     def _too_small(self) -> Tensor:
@@ -247,14 +249,14 @@ class Loop:
         y1, *ks = (_put(torch.zeros_like(step.y), at, x) for x in (again.y1, *again.ks))
         return Step(step.t, step.h, step.y, y1, ks)
 
-    def _end_derivative(self, step: Step, t1: Tensor, going_on: Tensor | None) -> Tensor:
-        """``f(t1, y1)``, [rows, dim], where a row goes on (None: all do) or interpolates."""
+    def _end_derivative(self, step: Step, t1: Tensor, finished: Tensor | None) -> Tensor:
+        """``f(t1, y1)``, [rows, dim], in rows that moved and go on or interpolate (None: all)."""
         if self._stepper.fsal:
             return step.ks[-1]
-        if going_on is None:
+        if finished is None:
             self._n_evaluations += 1
             return self._stepper.end_derivative(self._field, t1, step.y1)
-        wanted = going_on | (self._wants_inside(step.t, t1) & (t1 != step.t).squeeze(-1))
+        wanted = (t1 != step.t).squeeze(-1) & (~finished | self._wants_inside(step.t, t1))
         return self._evaluate_where(
             wanted,
             step,
@@ -262,7 +264,7 @@ class Loop:
         )[0]
 
     def _keep(
-        self, step: Step, t1: Tensor, k1: Tensor, *, accept: Tensor | None, stops: Tensor | None
+        self, step: Step, t1: Tensor, k1: Tensor, *, accept: Tensor | None, landed: Tensor | None
     ) -> None:
         """Hands a step on to the outputs and to the tape."""
         ks = step.ks if self._stepper.fsal else [*step.ks, k1]
@@ -285,6 +287,7 @@ class Loop:
         self._outputs.add(segments)
         if self._tape is not None:
             finite = accept is None or bool(stacked.isfinite().all())
+            stops = None if landed is None else torch.where(landed, self._stop_index, -1)
             self._tape(Record(self._rows, accept, step.t, step.h, t1, step.y, stops, finite))
 
     def _wants_inside(self, t: Tensor, t1: Tensor) -> Tensor:
