@@ -1,29 +1,34 @@
-"""Neural differential equations in PyTorch: solve, differentiate, learn and see them."""
+"""Neural differential equations in PyTorch: solve, differentiate, learn and see them.
+
+Names are loaded when they are first used: the command answers before torch has been imported, and
+solving needs neither pandas nor matplotlib.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from odeum import control, methods, systems
-from odeum.api import solve
-from odeum.errors import DataError, InputError, SolveError, TraceError
-from odeum.models import NeuralODE
-from odeum.solution import Solution, Stats, Status
-from odeum.solve.field import per_row
-from odeum.solve.options import StepOptions
-
 if TYPE_CHECKING:
-    from odeum import datasets, lab, models, plots
+    from odeum import control, datasets, lab, methods, models, plots, systems
+    from odeum.api import solve
+    from odeum.eager.field import per_row
+    from odeum.eager.options import StepOptions
+    from odeum.errors import DataError, InputError, SolveError, TraceError
     from odeum.lab import Run, fit
+    from odeum.models import NeuralODE
+    from odeum.solution import Solution, Stats, Status
 
-_LOADED_WHEN_USED = {
-    "Run": "odeum.lab",
-    "fit": "odeum.lab",
-    "datasets": None,
-    "lab": None,
-    "models": None,
-    "plots": None,
+_HOLDERS = {
+    "odeum.api": ["solve"],
+    "odeum.errors": ["DataError", "InputError", "SolveError", "TraceError"],
+    "odeum.lab": ["Run", "fit"],
+    "odeum.models": ["NeuralODE"],
+    "odeum.solution": ["Solution", "Stats", "Status"],
+    "odeum.eager.field": ["per_row"],
+    "odeum.eager.options": ["StepOptions"],
 }
-"""Names whose modules need pandas or matplotlib, with the module that holds them."""
+"""The module that holds each public name that is not a module itself."""
+
+_MODULES = {name: holder for holder, names in _HOLDERS.items() for name in names}
 
 __all__ = [
     "DataError",
@@ -50,14 +55,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what costs time to import when it is first used."""
-    if name not in _LOADED_WHEN_USED:
+    """Loads a public name when it is first used."""
+    if name not in __all__:
         raise AttributeError(f"module 'odeum' has no attribute {name!r}")
-    holder = _LOADED_WHEN_USED[name]
-    if holder is None:
-        return import_module(f"odeum.{name}")
-    return getattr(import_module(holder), name)
+    if name in _MODULES:
+        value = getattr(import_module(_MODULES[name]), name)
+    else:
+        value = import_module(f"odeum.{name}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -9,16 +9,16 @@ import torch
 from torch.utils import _pytree as pytree
 
 from odeum import methods
+from odeum.eager.control import Tolerance
+from odeum.eager.failures import solve_error
+from odeum.eager.field import RowField
+from odeum.eager.options import StepOptions
+from odeum.eager.outputs import Interpolant, Segments
+from odeum.eager.problem import Outcome, Problem
+from odeum.eager.records import Failure
 from odeum.errors import InputError, unknown_name
 from odeum.gradient import discrete
 from odeum.solution import Solution
-from odeum.solve.control import Tolerance
-from odeum.solve.failures import solve_error
-from odeum.solve.field import RowField
-from odeum.solve.options import StepOptions
-from odeum.solve.outputs import Interpolant, Segments
-from odeum.solve.problem import Outcome, Problem
-from odeum.solve.records import Failure
 from odeum.tree import Structure, structure_of
 from odeum.types import Field, PyTree, Tensor
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from odeum.eager.outputs import Segments
+from odeum.eager.problem import Outcome, Problem
 from odeum.gradient.inputs import Args, Weights, captured_tensors
 from odeum.gradient.sweep import Sweep
 from odeum.gradient.tape import Tape
-from odeum.solve.outputs import Segments
-from odeum.solve.problem import Outcome, Problem
 from odeum.types import Tensor
 
 

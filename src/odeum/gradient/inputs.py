@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from odeum.solve.field import PerRow
+from odeum.eager.field import PerRow
 from odeum.types import Field, PyTree, Tensor
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
+from odeum.eager.explicit import Step
+from odeum.eager.field import RowField
+from odeum.eager.problem import Problem
+from odeum.eager.records import Record
 from odeum.gradient.tape import Entry, Recorded, Tape
 from odeum.solution import Stats
-from odeum.solve.explicit import Step
-from odeum.solve.field import RowField
-from odeum.solve.problem import Problem
-from odeum.solve.records import Record
 from odeum.types import Tensor
 
 

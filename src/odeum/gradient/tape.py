@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from odeum.solve.explicit import Step, Stepper, Weights
-from odeum.solve.field import RowField
-from odeum.solve.records import Record
+from odeum.eager.explicit import Step, Stepper, Weights
+from odeum.eager.field import RowField
+from odeum.eager.records import Record
 from odeum.tableaus import RKTableau
 from odeum.types import Tensor
 

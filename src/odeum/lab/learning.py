@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from odeum.datasets import Trajectories, Trajectory
+from odeum.eager.options import StepOptions
 from odeum.errors import InputError
 from odeum.lab import directory, specs
 from odeum.lab.devices import SMALL, choose_device, single_thread
@@ -19,7 +20,6 @@ from odeum.lab.run import Run
 from odeum.lab.train import Loss, Stage, train
 from odeum.lab.windows import Windows, cut, first_complete, whole
 from odeum.models import LearnedDynamics, NeuralODE
-from odeum.solve.options import StepOptions
 
 EPOCHS = 400
 STAGES = ((0.2, 1.0), (0.2, 0.5), (0.2, 0.25), (0.4, 0.15))

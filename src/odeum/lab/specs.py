@@ -12,9 +12,9 @@ from torch import nn
 
 from odeum import methods
 from odeum.datasets import Trajectories
+from odeum.eager.options import StepOptions
 from odeum.errors import InputError, unknown_name
 from odeum.models import LearnedDynamics, LinearField, MLPField, NeuralODE, StateTransform
-from odeum.solve.options import StepOptions
 from odeum.types import Tensor
 
 KINDS = ("linear", "mlp")

@@ -5,9 +5,9 @@ from typing import Any
 from torch import nn
 
 from odeum.api import solve
+from odeum.eager.options import StepOptions
 from odeum.errors import InputError
 from odeum.solution import Solution
-from odeum.solve.options import StepOptions
 from odeum.types import PyTree, Tensor
 
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from odeum.eager.control import Verdict
+from odeum.eager.explicit import stepper
+from odeum.eager.field import RowField
+from odeum.eager.loop import Loop
+from odeum.eager.outputs import Outputs
+from odeum.eager.times import Times
 from odeum.solution import Status
-from odeum.solve.control import Verdict
-from odeum.solve.explicit import stepper
-from odeum.solve.field import RowField
-from odeum.solve.loop import Loop
-from odeum.solve.outputs import Outputs
-from odeum.solve.times import Times
 from odeum.tableaus import EXPLICIT
 from odeum.tree import structure_of
 

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from odeum.eager.control import AdaptiveSteps, FixedSteps, StepControl, Tolerance
+from odeum.eager.explicit import Stepper, stepper
+from odeum.eager.field import RowField
+from odeum.eager.loop import Loop, Steps
+from odeum.eager.options import MAX_STEPS, StepOptions
+from odeum.eager.outputs import Outputs, Segments
+from odeum.eager.records import Failure, Record
+from odeum.eager.times import Times
 from odeum.methods import ExplicitRungeKutta
 from odeum.solution import Stats, spread
-from odeum.solve.control import AdaptiveSteps, FixedSteps, StepControl, Tolerance
-from odeum.solve.explicit import Stepper, stepper
-from odeum.solve.field import RowField
-from odeum.solve.loop import Loop, Steps
-from odeum.solve.options import MAX_STEPS, StepOptions
-from odeum.solve.outputs import Outputs, Segments
-from odeum.solve.records import Failure, Record
-from odeum.solve.times import Times
 from odeum.types import Tensor
 
 

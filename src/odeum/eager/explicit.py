@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from odeum.solve.field import RowField
+from odeum.eager.field import RowField
 from odeum.tableaus import RKTableau
 from odeum.tableaus.record import Row
 from odeum.types import Tensor

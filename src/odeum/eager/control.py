@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 
 from odeum.control import Controller, step_factor
-from odeum.solve.explicit import Step, Stepper, combine
-from odeum.solve.field import RowField
+from odeum.eager.explicit import Step, Stepper, combine
+from odeum.eager.field import RowField
 from odeum.types import Tensor
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from odeum.solve.explicit import Stepper, interpolate
-from odeum.solve.times import Times
+from odeum.eager.explicit import Stepper, interpolate
+from odeum.eager.times import Times
 from odeum.types import Tensor
 
 FLUSH_BYTES = 16 * 2**20

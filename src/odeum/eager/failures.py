@@ -2,9 +2,9 @@
 
 import torch
 
+from odeum.eager.records import Failure
 from odeum.errors import SolveError
 from odeum.solution import Status
-from odeum.solve.records import Failure
 
 _REASONS = {
     Status.MAX_STEPS: "it took {n_tried} steps without arriving",

@@ -9,13 +9,13 @@ from typing import Protocol
 
 import torch
 
+from odeum.eager.control import StepControl, Verdict
+from odeum.eager.explicit import Step, Weights
+from odeum.eager.field import RowField
+from odeum.eager.outputs import Outputs, Segments
+from odeum.eager.records import Failure, Record
+from odeum.eager.times import Times
 from odeum.solution import Stats, Status
-from odeum.solve.control import StepControl, Verdict
-from odeum.solve.explicit import Step, Weights
-from odeum.solve.field import RowField
-from odeum.solve.outputs import Outputs, Segments
-from odeum.solve.records import Failure, Record
-from odeum.solve.times import Times
 from odeum.tableaus import RKTableau
 from odeum.types import Tensor
 
