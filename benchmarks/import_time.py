@@ -1,4 +1,4 @@
-"""What importing odeum costs beyond torch: medians of fresh processes, in turn.
+"""What importing odeum and its solver costs beyond torch: medians of fresh processes, in turn.
 
     python benchmarks/import_time.py
 """
@@ -9,6 +9,7 @@ import sys
 import time
 
 N_REPEATS = 9
+BOTH = "import odeum; odeum.solve, odeum.NeuralODE, odeum.systems"
 
 
 def seconds(statement: str) -> float:
@@ -18,12 +19,12 @@ def seconds(statement: str) -> float:
 
 
 def main() -> None:
-    for statement in ("import torch", "import odeum"):
+    for statement in ("import torch", BOTH):
         seconds(statement)  # fills the disk cache
-    pairs = [(seconds("import torch"), seconds("import odeum")) for _ in range(N_REPEATS)]
+    pairs = [(seconds("import torch"), seconds(BOTH)) for _ in range(N_REPEATS)]
     torch, odeum = (statistics.median(times) for times in zip(*pairs, strict=True))
     extra = statistics.median(b - a for a, b in pairs)
-    print(f"import torch {torch:.2f} s, import odeum {odeum:.2f} s: {extra:.2f} s more")
+    print(f"import torch {torch:.2f} s, import odeum and solve {odeum:.2f} s: {extra:.2f} s more")
 
 
 if __name__ == "__main__":
