@@ -1,6 +1,6 @@
 """What importing odeum and its solver costs beyond torch: medians of fresh processes, in turn.
 
-    python benchmarks/import_time.py
+python benchmarks/import_time.py
 """
 
 import statistics

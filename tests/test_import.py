@@ -11,9 +11,7 @@ def test_heavy_modules_load_when_used():
         "import sys, odeum; odeum.solve, odeum.NeuralODE, odeum.systems; "
         f"print([m for m in {HEAVY} if m in sys.modules])"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 

@@ -96,7 +96,7 @@ def read(
         n_observed = int((~np.isnan(y[rows])).any(-1).sum())
         if n_observed < min_observed:
             raise raw.fault(
-                f"{n_observed} rows with an observed state{of_group}, at least {min_observed} "
+                f"{n_observed} row{'s' * (n_observed != 1)} with an observed state{of_group}, at least {min_observed} "
                 "are needed"
             )
         trajectories.append(Trajectory(name, torch.tensor(t[rows]), torch.tensor(y[rows])))
