@@ -96,8 +96,8 @@ def read(
         n_observed = int((~np.isnan(y[rows])).any(-1).sum())
         if n_observed < min_observed:
             raise raw.fault(
-                f"{n_observed} row{'s' * (n_observed != 1)} with an observed state{of_group}, at least {min_observed} "
-                "are needed"
+                f"{n_observed} row{'s' * (n_observed != 1)} with an observed state{of_group}, "
+                f"at least {min_observed} are needed"
             )
         trajectories.append(Trajectory(name, torch.tensor(t[rows]), torch.tensor(y[rows])))
     return Trajectories(tuple(trajectories), time_name, tuple(state_names), group, str(path))
