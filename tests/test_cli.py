@@ -116,7 +116,7 @@ class TestFit:
             (table(), ["--group", "site"], "unknown column 'site'"),
             (table().replace("3,2,2", "3,few,2"), [], "line 5, column 'hare': 'few' is not a num"),
             (table().replace("3,2,2", "2,2,2"), [], "time 2 was already given in line 4"),
-            (table(1), [], "1 rows with an observed state, at least 2 are needed"),
+            (table(1), [], "with an observed state, at least 2 are needed"),
             ("year,hare\n1,\n2,\n3,\n", [], "column 'hare': is empty in every row"),
             (table().replace("3,2,2", "3,inf,2"), [], "line 5, column 'hare': 'inf' is not finite"),
             ("", [], "the file is empty"),
@@ -195,7 +195,8 @@ class TestPredict:
         )
         assert start.read_text() == "year,hare\n100,3\n"
         assert "is a folder" in refused("predict", finished, "--out", tmp_path)
-        assert "there is no folder" in refused("predict", finished, "--out", start / "next.csv")
+        for out in (start / "next.csv", tmp_path / "none" / "next.csv"):
+            assert f"{out} cannot be written" in refused("predict", finished, "--out", out)
         assert "is no run directory" in refused("predict", tmp_path / "run-9")
         assert "until is nan" in refused("predict", finished, "--until", "nan")
         assert "until" in refused("predict", finished, "--until", "soon")

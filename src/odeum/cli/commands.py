@@ -6,9 +6,8 @@ The laboratory is imported where it is used, so that help and mistakes answer at
 import csv
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
-from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -105,9 +104,8 @@ def fit(
 
     trajectories = datasets.read(data, time, _listed(state), group)
     widths = _widths(hidden)
-    folder = _folder(out, data.stem, resume)
     command = _command(context)
-    with _resumable(command, folder):
+    with _folder(out, data.stem, resume, command) as folder:
         run = lab.fit(
             model,
             trajectories,
@@ -154,8 +152,6 @@ def predict(
 
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder: give the name of a file such as {out}/next.csv")
-    if out is not None and not out.parent.is_dir():
-        raise InputError(f"--out {out} cannot be written: there is no folder {out.parent}")
     if out is not None and data is not None and out.resolve() == data.resolve():
         raise InputError(f"--out {out} is the file that --from reads: give another name")
     run = lab.load(run_dir)
@@ -198,8 +194,7 @@ def run(
 
     experiment = experiments.find(name)
     options = experiments.read_options(experiment, assignments or ())
-    folder = _folder(out, experiment.name, resume)
-    with _resumable(_command(context), folder):
+    with _folder(out, experiment.name, resume, _command(context)) as folder:
         finished = experiment.run(options, experiments.Setting(folder, seed, device, resume, quiet))
     show_run(finished, quiet=quiet)
 
@@ -263,16 +258,30 @@ def _widths(text: str) -> tuple[int, ...]:
         raise InputError(f"--hidden {text}: give whole numbers, such as 64,64") from None
 
 
-def _folder(out: Path | None, name: str, resume: bool) -> Path:
-    """The run directory: known before the run, so that Ctrl-C can say where it is."""
-    from odeum.lab.directory import file_name
+@contextmanager
+def _folder(out: Path | None, name: str, resume: bool, command: str) -> Iterator[Path]:
+    """The run directory, known before the run, so that Ctrl-C can say how to continue there."""
+    from odeum.lab.directory import make_numbered
+    from odeum.lab.files import CHECKPOINT, interrupt_behind
 
-    if out is not None:
-        return out
-    if resume:
+    if out is None and resume:
         raise InputError("--resume needs --out, the folder of the run to continue")
-    tries = (Path("runs", f"{file_name(name)}-{n}") for n in count(1))
-    return next(folder for folder in tries if not folder.exists())
+    folder = make_numbered(name) if out is None else out
+    try:
+        yield folder
+    except BaseException as error:
+        if out is None:
+            # A run that was refused leaves no empty folder; one with files in it stays.
+            with suppress(OSError):
+                folder.rmdir()
+                folder.parent.rmdir()
+        if interrupt_behind(error) is None:
+            raise
+        again = f"{command} --out {shlex.quote(str(folder))} --resume"
+        saved = (folder / CHECKPOINT).exists()
+        hint = f"continue with: {again}" if saved else "nothing was learned yet"
+        typer.echo(f"interrupted; {hint}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _command(context: typer.Context) -> str:
@@ -285,27 +294,3 @@ def _command(context: typer.Context) -> str:
         elif word != "--resume" and not word.startswith("--out="):
             words.append(word)
     return shlex.join(words)
-
-
-@contextmanager
-def _resumable(command: str, folder: Path) -> Iterator[None]:
-    """Tell how to continue when the run in ``folder`` is interrupted."""
-    try:
-        yield
-    except BaseException as error:
-        if not _is_interrupt(error):
-            raise
-        from odeum.lab.files import CHECKPOINT
-
-        again = f"{command} --out {shlex.quote(str(folder))} --resume"
-        saved = (folder / CHECKPOINT).exists()
-        hint = f"continue with: {again}" if saved else "nothing was learned yet"
-        typer.echo(f"interrupted; {hint}", err=True)
-        raise typer.Exit(130) from None
-
-
-def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: libraries fail anew where it stops them half way."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None

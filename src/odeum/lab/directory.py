@@ -46,7 +46,7 @@ def prepare(
     if out is None:
         if resume:
             raise InputError("resume needs out: the folder of the run to continue")
-        folder = _fresh(name)
+        folder = make_numbered(name)
     else:
         folder = Path(out)
         if (folder / CONFIG).is_file() and resume:
@@ -169,7 +169,18 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-.") or "run"
 
 
-def _fresh(name: str) -> Path:
+def make_numbered(name: str) -> Path:
+    """Make the first free ``runs/<name>-<n>``: two runs started at once get two folders.
+
+    Args:
+        name: of the run.
+
+    Returns:
+        The folder, empty.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
     for n in itertools.count(1):
         folder = Path("runs") / f"{file_name(name)}-{n}"
         try:

@@ -1,5 +1,6 @@
 """Files that are whole or absent, JSON without NaN, checkpoints. Knows nothing of learning."""
 
+import contextlib
 import json
 import math
 import os
@@ -25,6 +26,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
     Raises:
         InputError: if the folder cannot be written.
+        KeyboardInterrupt: at Ctrl-C, also where ``write`` fails anew while it stops.
 
     Example:
         >>> import tempfile
@@ -37,10 +39,41 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         write(part)
         os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    except Exception as error:
+        interrupt = interrupt_behind(error)
+        if interrupt is not None:
+            raise interrupt from None
+        if isinstance(error, OSError):
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        # Where nothing can be written, nothing can be removed: the error above says so.
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C that led to an error: torch's writer fails anew where it is stopped half way.
+
+    Args:
+        error: what was caught.
+
+    Returns:
+        The interrupt, None where there is none behind it.
+
+    Example:
+        >>> try:
+        ...     try:
+        ...         raise KeyboardInterrupt
+        ...     finally:
+        ...         raise RuntimeError("half a file")
+        ... except RuntimeError as error:
+        ...     interrupt_behind(error)
+        KeyboardInterrupt()
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def write_json(path: Path, value: Any) -> None:
