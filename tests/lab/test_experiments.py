@@ -188,6 +188,15 @@ class TestSpiral:
         ]
         assert found[0] == found[1]
 
+    def test_the_loss_is_told_with_the_windows_it_had(self, spiral_run, tmp_path):
+        def caption(found):
+            (told,) = (x["caption"] for x in found.summary["figures"] if "loss" in x["file"])
+            return told
+
+        assert caption(spiral_run).startswith("Training windows grow from stage to stage;")
+        single = run("spiral", tmp_path / "run", "windows=one-step", "epochs=4", "n_times=20")
+        assert caption(single).startswith("Every training window spans 2 rows;")
+
     def test_a_finished_run_is_not_overwritten(self, spiral_run):
         before = (spiral_run.path / "checkpoint.pt").read_bytes()
         with pytest.raises(InputError, match="already holds files"):
@@ -203,6 +212,7 @@ class TestSpiral:
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_comparison_holds_three_whole_runs_and_shows_them_side_by_side(tmp_path):
     found = run("spiral-comparison", tmp_path / "run", "epochs=4", "n_times=20")
     kinds = {

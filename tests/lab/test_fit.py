@@ -39,6 +39,24 @@ def run(data, tmp_path_factory):
     return lab.fit(None, data, out=tmp_path_factory.mktemp("fit") / "run", seed=3, **SHORT)
 
 
+def test_a_seed_gives_the_same_weights_whatever_the_default_dtype(data, tmp_path):
+    def first_weights(dtype):
+        def stop(line):
+            raise Killed
+
+        torch.set_default_dtype(dtype)
+        out = tmp_path / str(dtype)
+        with pytest.raises(Killed):
+            lab.fit(None, data, out=out, on_epoch=stop, **SHORT)
+        assert torch.get_default_dtype() == dtype
+        return torch.load(out / "checkpoint.pt", weights_only=True)["model"]
+
+    single, double = first_weights(torch.float32), first_weights(torch.float64)
+    assert single.keys() == double.keys()
+    for name, value in single.items():
+        assert torch.equal(value, double[name])
+
+
 class Killed(Exception):
     pass
 
@@ -73,7 +91,7 @@ def test_the_summary_has_its_shape(run):
     summary = read(run.path / "summary.json")
     assert list(summary) == [
         "name", "title", "sentence", "finished", "seconds", "epochs", "best_epoch", "seed",
-        "device", "scores", "solver", "result", "figures", "command", "versions",
+        "device", "scores", "solver", "training", "result", "figures", "command", "versions",
     ]  # fmt: skip
     assert list(summary["scores"]) == ["model", "last value", "linear ODE"]
     for splits in summary["scores"].values():
@@ -82,6 +100,8 @@ def test_the_summary_has_its_shape(run):
             assert list(states) == ["x", "y"]
             assert all(set(score) == {"rmse", "r2"} for score in states.values())
     assert set(summary["solver"]) == {"method", "engine", "evaluations_per_epoch", "n_rejected"}
+    assert summary["training"] == {"n_steps_back": 0, "stopped_early": ""}
+    assert summary["result"] == {}
     assert set(summary["versions"]) == {"odeum", "torch", "python"}
     assert (summary["epochs"], summary["seed"], summary["device"]) == (8, 3, "cpu")
 

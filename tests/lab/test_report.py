@@ -137,6 +137,18 @@ def test_sections_without_content_are_left_out(run_dir):
     assert f"<h1>{run_dir.name}</h1>" in page
 
 
+def test_what_stood_in_the_way_is_told_with_the_training(run_dir):
+    assert "diverged" not in page_of(run_dir)
+    change(run_dir, training={"n_steps_back": 4, "stopped_early": "the loss stayed"})
+    page = page_of(run_dir)
+    assert "It diverged 4 times, and went back to the last good state." in page
+    assert "Training stopped early: the loss stayed." in page
+    change(run_dir, training={"n_steps_back": 1, "stopped_early": ""})
+    page = page_of(run_dir)
+    assert "It diverged once" in page
+    assert "stopped early" not in page
+
+
 def test_many_states_share_one_tile(run_dir):
     states = {f"s{k}": score(1.0, k / 10) for k in range(1, 8)}
     change(run_dir, scores={"model": {"in_sample": states}})

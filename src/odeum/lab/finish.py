@@ -81,11 +81,8 @@ def finish(
             "evaluations_per_epoch": round(training.n_evaluations / max(1, training.epochs), 1),
             "n_rejected": training.n_rejected,
         },
-        "result": {
-            **(result or {}),
-            "steps_back": training.n_steps_back,
-            **({"stopped_early": training.stopped} if training.stopped else {}),
-        },
+        "training": {"n_steps_back": training.n_steps_back, "stopped_early": training.stopped},
+        "result": result or {},
         "figures": [*drawn, *(figures or [])],
         "command": config["command"],
         "versions": {

@@ -126,10 +126,12 @@ def fit(
     if isinstance(model, NeuralODE):
         options = model.options
     solver = specs.solver_spec(options)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        field = model if isinstance(model, nn.Module) else specs.build_field(spec).double()
-    field = field.field if isinstance(field, NeuralODE) else field
+    if isinstance(model, NeuralODE):
+        field = model.field
+    elif isinstance(model, nn.Module):
+        field = model
+    else:
+        field = specs.draw_weights(lambda: specs.build_field(spec), seed)
     first = next(field.parameters(), None)
     if first is None:
         raise InputError("the model has no weights: there is nothing to learn")

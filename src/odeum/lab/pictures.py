@@ -134,10 +134,14 @@ def _portrait(
 def _loss(run_dir: Path, metrics: Sequence[dict[str, Any]], best_epoch: int) -> dict[str, str]:
     known = [{**line, "loss": np.nan if line["loss"] is None else line["loss"]} for line in metrics]
     plots.save(plots.loss_curve(known, best_epoch=best_epoch), run_dir / FIGURES / "loss.png")
+    windows = {line["window"] for line in metrics}
+    span = "Training windows grow from stage to stage"
+    if len(windows) == 1:
+        span = f"Every training window spans {windows.pop()} rows"
     return {
         "file": f"{FIGURES}/loss.png",
         "title": "Loss by epoch.",
-        "caption": f"Training windows grow from stage to stage; epoch {best_epoch} was kept.",
+        "caption": f"{span}; epoch {best_epoch} was kept.",
         "alt": "Training loss and held-out error by epoch",
     }
 

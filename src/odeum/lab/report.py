@@ -98,7 +98,7 @@ def _content(run_dir: Path) -> dict[str, Any]:
         "tables": _score_tables(scores),
         "splits": list(_SPLITS.values()),
         "solver": _part(summary, "solver", run_dir),
-        "training": _training(metrics),
+        "training": _training(metrics, _part(summary, "training", run_dir)),
         "predictions": _preview(run_dir / "predictions.csv"),
         "command": str(summary.get("command") or ""),
         "facts": {
@@ -284,17 +284,24 @@ def _result(value: Any) -> tuple[str, Any]:
     return "text", wording.prose(value)
 
 
-def _training(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence on how the loss went."""
+def _training(metrics: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> str:
+    """A sentence on how the loss went, one on what stood in its way."""
     losses = [row.get("loss") for row in metrics]
     finite = [x for x in losses if isinstance(x, int | float) and math.isfinite(x)]
     if not finite:
         return ""
     first, last, lowest = (wording.prose(x) for x in (finite[0], finite[-1], min(finite)))
-    return (
+    text = (
         f"{wording.number(len(metrics))} epochs recorded; the training loss went from {first} "
         f"to {last}, its lowest was {lowest}."
     )
+    n_back = told.get("n_steps_back")
+    if n_back:
+        times = "once" if n_back == 1 else f"{wording.number(n_back)} times"
+        text += f" It diverged {times}, and went back to the last good state."
+    if told.get("stopped_early"):
+        text += f" Training stopped early: {told['stopped_early']}."
+    return text
 
 
 def _preview(path: Path) -> dict[str, Any]:

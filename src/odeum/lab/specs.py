@@ -4,7 +4,7 @@ Owns the normalisation that is chosen for data, and which fields can be rebuilt 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -110,6 +110,30 @@ def build_field(spec: dict[str, Any]) -> nn.Module:
         for weights in last.parameters():
             weights.mul_(_SMALL_START)
     return field
+
+
+def draw_weights(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A field whose weights follow from the seed alone, in float64.
+
+    They are drawn in float32 whatever torch's default is: in float64 one seed gives others.
+
+    Args:
+        make: gives the field, its weights drawn from torch's generator.
+        seed: of the weights.
+
+    Example:
+        >>> field = draw_weights(lambda: LinearField(2), seed=0)
+        >>> torch.equal(field.linear.weight, field.linear.weight.float().double())
+        True
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return make().double()
+    finally:
+        torch.set_default_dtype(before)
 
 
 def solver_spec(options: dict[str, Any]) -> dict[str, Any]:

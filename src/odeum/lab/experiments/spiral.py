@@ -172,9 +172,7 @@ def learn(name: str, options: SpiralOptions, setting: Setting, command: str) -> 
     """
     data = sample(spiral_system(), n_times=options.n_times, noise=options.noise, seed=setting.seed)
     head = data.split(options.holdout)[0]
-    with torch.random.fork_rng():
-        torch.manual_seed(setting.seed)
-        field = _field(options)
+    field = specs.draw_weights(lambda: _field(options), setting.seed)
     place = choose_device(setting.device, sum(p.numel() for p in field.parameters()))
     # The states are of size one as they are, and in these units the weights are A itself.
     model = specs.build_model(field, StateTransform.identity(data.dim), SOLVER).to(place)
@@ -228,8 +226,8 @@ def learn(name: str, options: SpiralOptions, setting: Setting, command: str) -> 
 
 def _field(options: SpiralOptions) -> nn.Module:
     if options.nonlinear:
-        return MLPField(2, options.hidden).double()
-    return LinearField(2, bias=options.bias).double()
+        return MLPField(2, options.hidden)
+    return LinearField(2, bias=options.bias)
 
 
 def _kind(options: SpiralOptions) -> str:
