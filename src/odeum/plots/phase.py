@@ -274,15 +274,8 @@ def _draw_trajectories(ax: Axes, plane: Plane, given: Any) -> list[tuple[Artist,
 def _draw_observed(ax: Axes, shown: np.ndarray) -> list[tuple[Artist, str]]:
     points = shown.reshape(-1, 2)
     points = points[np.isfinite(points).all(-1)]
-    dots: dict[str, Any] = {
-        "linestyle": "none",
-        "marker": "o",
-        "markersize": 5,
-        "color": style.INK,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.7,
-    }
-    ax.plot(*points.T, zorder=4, **dots)
+    dots = {**style.dots(len(points), size=5), "color": style.INK}
+    ax.plot(*points.T, **dots)
     return [(Line2D([], [], **dots), "observed")]
 
 

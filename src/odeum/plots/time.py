@@ -281,14 +281,8 @@ def _draw_observed(
         return []
     times, values = observed[0].ravel(), observed[1][..., i].ravel()
     present = np.isfinite(values)
-    dots: dict[str, Any] = {
-        "linestyle": "none",
-        "marker": "o",
-        "markersize": 5.5,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.7,
-    }
-    ax.plot(times[present], values[present], color=colour, zorder=4, **dots)
+    dots = style.dots(int(present.sum()), size=5.5)
+    ax.plot(times[present], values[present], color=colour, **dots)
     neutral = style.FAINT if many else colour
     return [(Line2D([], [], color=neutral, **dots), "observed")]
 
