@@ -177,7 +177,7 @@ def test_dates_are_counted_from_the_first_of_the_file(write):
 
 def test_a_single_start_can_be_read_for_prediction(write):
     path = write("t,u,v\n0,1,2\n1,,\n2,,\n")
-    assert "1 rows with an observed state, at least 2" in refusal(path)
+    assert "1 row with an observed state, at least 2" in refusal(path)
     assert values(read(path, min_observed=1)) == ([0, 1, 2], [[1, 2], [None] * 2, [None] * 2])
 
 
@@ -488,9 +488,9 @@ def test_dated_time_that_is_not_there(write):
 
 def test_single_row(write):
     message = refusal(write("t,u\n0,1\n"))
-    assert message == "1 rows with an observed state, at least 2 are needed"
+    assert message == "1 row with an observed state, at least 2 are needed"
     message = refusal(write("g,t,u\na,0,1\na,1,2\nb,0,1\nb,1,\n"), group="g")
-    assert message == "1 rows with an observed state in g 'b', at least 2 are needed"
+    assert message == "1 row with an observed state in g 'b', at least 2 are needed"
 
 
 def test_parquet_faults_name_the_row(tmp_path):

@@ -228,7 +228,9 @@ def test_constants_are_replaced_call_by_call(generator):
 
 def test_tensor_constants_follow_the_dtype_of_the_state():
     rho = torch.tensor([[28.0], [30.0]], dtype=torch.float64)
-    assert systems.lorenz(rho=rho)(0.0, torch.ones(2, 3)).dtype == torch.float32
+    assert (
+        systems.lorenz(rho=rho)(0.0, torch.ones(2, 3, dtype=torch.float32)).dtype == torch.float32
+    )
 
 
 def test_systems_can_be_copied_and_pickled(system):

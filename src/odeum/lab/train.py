@@ -161,7 +161,7 @@ def train(
         ...     model, stages, lambda stage, generator: x,
         ...     lambda model, x: Loss((model(x) - 3 * x).square().mean()),
         ... )
-        >>> round(model.weight.item(), 2)
+        >>> round(model.weight.item(), 1)
         3.0
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
