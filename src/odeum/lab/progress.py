@@ -27,8 +27,8 @@ def progress_bar(n_epochs: int, *, quiet: bool) -> Iterator[Callable[[dict[str, 
         yield lambda line: None
         return
     columns = (
-        TextColumn("learning, windows of {task.fields[window]}"),
-        BarColumn(),
+        TextColumn("window {task.fields[window]}"),
+        BarColumn(bar_width=12),  # the line fits 80 columns
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}  held out {task.fields[held_out]}"),
         TextColumn("{task.fields[rate]}/s"),
@@ -38,10 +38,10 @@ def progress_bar(n_epochs: int, *, quiet: bool) -> Iterator[Callable[[dict[str, 
         task = bar.add_task("", total=n_epochs, window="–", loss="–", held_out="–", rate="–")
 
         def show(line: dict[str, Any]) -> None:
-            fields = {"window": line["window"], "loss": f"{line['loss']:.2e}"}
+            fields = {"window": line["window"], "loss": f"{line['loss']:.1e}"}
             fields["rate"] = f"{1 / line['seconds']:.0f}" if line["seconds"] else "–"
             if line["held_out"] is not None:
-                fields["held_out"] = f"{line['held_out']:.2e}"
+                fields["held_out"] = f"{line['held_out']:.1e}"
             bar.update(task, completed=line["epoch"], **fields)
 
         yield show
