@@ -123,7 +123,7 @@ def dots(n: int, size: float) -> dict[str, Any]:
 
     Example:
         >>> dots(21, 5.0)["zorder"], dots(200, 5.0)["zorder"]
-        (4, 2.5)
+        (4, 2.95)
     """
     shape: dict[str, Any] = {"linestyle": "none", "marker": "o"}
     if n <= _FEW_DOTS:
@@ -133,8 +133,8 @@ def dots(n: int, size: float) -> dict[str, Any]:
         **shape,
         "markeredgewidth": 0,
         "markersize": max(2.0, 0.9 * size * (_FEW_DOTS / n) ** 0.25),
-        "alpha": 0.45,
-        "zorder": 2.5,
+        "alpha": 0.5,
+        "zorder": 2.95,
     }
 
 

@@ -241,11 +241,11 @@ def _stages(options: SpiralOptions, n_rows: int) -> list[Stage]:
 
     They grow: from a guess, a long window of something that turns leads nowhere.
     """
-    shares = {"one-step": (), "random": (1 / 16, 1 / 4), "whole": (1 / 8, 1 / 4, 1 / 2, 1)}
+    shares = {"one-step": (), "random": (1 / 16, 1 / 4), "whole": (1 / 16, 1 / 4, 1)}
     lengths = [max(3, round(share * n_rows)) for share in shares[options.windows]] or [2]
     ends = [round(options.epochs * (i + 1) / len(lengths)) for i in range(len(lengths))]
     return [
-        Stage(length, end - start, options.learning_rate * 0.5**i)
+        Stage(length, end - start, options.learning_rate * (0.5 if i else 1.0))
         for i, (length, start, end) in enumerate(zip(lengths, [0, *ends], ends, strict=False))
     ]
 
@@ -258,16 +258,10 @@ class _Batches:
         self._cut: dict[int, Windows] = {}
 
     def draw(self, stage: Stage, generator: torch.Generator) -> Windows:
-        """At most 128 windows of the stage's length; the first alone; or ending anywhere in it."""
+        """At most 128 windows of the stage's length, or ending anywhere in it."""
         length = stage.window
         if length not in self._cut:
-            windows = cut(self._head, length).to(torch.float64, self._device)
-            if self._kind == "whole":
-                first = slice(0, 1)
-                windows = Windows(
-                    windows.y0[first], windows.ts[:, first], windows.targets[:, first]
-                )
-            self._cut[length] = windows
+            self._cut[length] = cut(self._head, length).to(torch.float64, self._device)
         windows = self._cut[length].choose(MOST_WINDOWS, generator)
         if self._kind != "random":
             return windows
