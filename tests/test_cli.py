@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import shlex
@@ -54,6 +55,13 @@ def refused(odeum):
     return run
 
 
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Pictures take most of a short run; tests that look at none leave them out."""
+    # The module, not the function of its name that odeum.lab offers.
+    monkeypatch.setattr(importlib.import_module("odeum.lab.finish"), "draw", lambda *_: [])
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run, made by the command, not to be changed."""
@@ -84,7 +92,9 @@ class TestFit:
         repeat = shlex.split(summary["command"])
         assert repeat == ["odeum", "fit", str(data), *map(str, EPOCHS)]
 
-    def test_tells_scores_and_where_the_report_is(self, odeum, tmp_path, monkeypatch):
+    def test_tells_scores_and_where_the_report_is(
+        self, odeum, tmp_path, monkeypatch, without_pictures
+    ):
         monkeypatch.chdir(tmp_path)
         Path("my counts.csv").write_text(table().replace("lynx", "[lynx]"))
         code, out, err = odeum("fit", "my counts.csv", *EPOCHS[:-1], "--model", "linear")
@@ -96,7 +106,7 @@ class TestFit:
         assert f"{scores['model']['held_out']['hare']['rmse']:.3f}"[:4] in out
         assert out.splitlines()[-1] == f"report  {folder / 'report.html'}"
 
-    def test_columns_are_chosen(self, odeum, tmp_path):
+    def test_columns_are_chosen(self, odeum, tmp_path, without_pictures):
         data = tmp_path / "data.csv"
         rows = [f"{t},{t % 3},{t % 4},{g},{t % 5}" for g in "pq" for t in range(9)]
         data.write_text('when,a,"b,c",site,d\n' + "\n".join(rows))
@@ -156,7 +166,7 @@ class TestFit:
         out = tmp_path / "counts.csv" / "run"
         assert "cannot be written" in refused("fit", tmp_path / "counts.csv", "--out", out)
 
-    def test_a_file_as_spreadsheets_write_it(self, odeum, finished, tmp_path):
+    def test_a_file_as_spreadsheets_write_it(self, odeum, finished, tmp_path, without_pictures):
         data = tmp_path / "counts.csv"
         lines = table().splitlines()
         # A byte-order mark, semicolons, decimal commas, rows out of order.
@@ -292,7 +302,7 @@ def test_mistyped_commands(refused):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_ctrl_c_tells_how_to_go_on_and_that_works(odeum, tmp_path, monkeypatch):
+def test_ctrl_c_tells_how_to_go_on_and_that_works(odeum, tmp_path, monkeypatch, without_pictures):
     monkeypatch.chdir(tmp_path)
     Path("counts.csv").write_text(table())
     command = ["fit", "counts.csv", "--epochs", "30", "--hidden", "4", "--quiet"]
