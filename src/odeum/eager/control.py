@@ -192,7 +192,7 @@ class AdaptiveSteps:
         k1 = field((t + h).to(y.dtype), y + h.to(y.dtype) * k)
         d2 = norm((k1 - k) / scale).to(t.dtype) / h0
         steepest = torch.maximum(d1.to(t.dtype), d2)
-        h1 = (0.01 / steepest).pow(1 / self.error_order)
+        h1 = (0.01 / steepest).pow(1 / (self.stepper.tableau.order + 1))
         h1 = torch.where(steepest <= 1e-15, torch.clamp(h0 * 1e-3, min=1e-6), h1)
         h = torch.minimum(torch.minimum(100 * h0, h1), longest)
         # Where Euler's step already left the field's domain, its size is the safer guess.

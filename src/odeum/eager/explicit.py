@@ -64,7 +64,7 @@ class Stepper:
         # In float64 whatever the state is: the terms of a high-order interpolant cancel.
         exact = torch.empty(0, dtype=torch.float64, device=device)
         self.polynomials = exact.new_tensor([[float(p) for p in row] for row in dense.weights])
-        self.end_weights = exact.new_tensor([float(weight) for weight in tableau.end_weights])
+        self.end_weights = self._like.new_tensor([float(w) for w in tableau.end_weights])
 
     def _weights(self, coefficients: Row) -> Weights:
         used = tuple(i for i, weight in enumerate(coefficients) if weight)
@@ -136,9 +136,9 @@ class Stepper:
         At exactly 1 they are the method's own weights, so that the end of a step is ``y1``.
         """
         theta = theta.double()
-        weights = _horner(self.polynomials, theta) * theta
-        weights = torch.where(theta == 1, self.end_weights[:, None], weights)
-        return weights.to(self._like.dtype)
+        weights = (_horner(self.polynomials, theta) * theta).to(self._like.dtype)
+        weights[:, (theta == 1).nonzero().squeeze(-1)] = self.end_weights[:, None]
+        return weights
 
     def interpolation_slopes(self, theta: Tensor) -> Tensor:
         """``db_j/dtheta``, [derivatives, k]; zero at exactly 1, where the step's end is fixed."""
@@ -148,10 +148,13 @@ class Stepper:
 
 
 def _horner(polynomials: Tensor, x: Tensor) -> Tensor:
-    """``sum_p polynomials[:, p] x^p``, [polynomials, k]."""
+    """``sum_p polynomials[:, p] x^p``, [polynomials, k].
+
+    A matrix product would be faster, but rounds a column differently in other company.
+    """
     value = polynomials[:, -1:].expand(-1, len(x))
     for power in range(polynomials.shape[1] - 2, -1, -1):
-        value = value * x + polynomials[:, power : power + 1]
+        value = torch.addcmul(polynomials[:, power : power + 1], value, x)
     return value
 
 

@@ -50,7 +50,7 @@ class Cotangents:
         t: of where they start, [steps, 1].
         h: of their sizes, [steps, 1].
         y: of the states at their starts, [steps, dim].
-        ks: of the derivatives, [derivatives, steps, dim]; None where nothing is asked of them.
+        ks: of the derivatives, [steps, derivatives, dim]; None where nothing is asked of them.
     """
 
     t: Tensor
@@ -134,7 +134,7 @@ class Sweep:
         firsts = sizes.cumsum(0) - sizes
         entry = torch.searchsorted(firsts, step, right=True) - 1
         n_outputs = torch.bincount(entry, minlength=len(records)).tolist()
-        weights = self._stepper.interpolation_weights(theta).t()
+        weights = self._stepper.interpolation_weights(theta).t().contiguous()
         parts = (
             x.split(n_outputs)
             for x in (step - firsts[entry], index, theta, g_ys[index, rows], weights)
@@ -146,7 +146,7 @@ class Sweep:
         return Cotangents(zeros, zeros.clone(), torch.zeros_like(record.y), None)
 
     def _zero_derivatives(self, record: Record) -> Tensor:
-        return record.y.new_zeros(len(self._stepper.polynomials), *record.y.shape)
+        return record.y.new_zeros(len(record.y), len(self._stepper.polynomials), record.y.shape[1])
 
     def _add_dense(
         self,
@@ -164,7 +164,7 @@ class Sweep:
                 total[steps] += part[at]
         if g_ks is not None:
             cotangents.ks = self._zero_derivatives(record)
-            cotangents.ks[:, steps] += g_ks[:, at]
+            cotangents.ks[steps] += g_ks[:, at].transpose(0, 1)
 
     def _pull_entry(self, entry: Entry, asked: Asked | None, cotangents: Cotangents) -> None:
         """Pulls one step back, in the rows that accepted it."""
@@ -190,7 +190,7 @@ class Sweep:
         g_outputs = [g_y1]
         if cotangents.ks is not None:
             outputs += ks
-            g_outputs += list(cotangents.ks[: len(ks)])
+            g_outputs += cotangents.ks.unbind(1)[: len(ks)]
         if with_end and k1 is not None:
             outputs.append(k1)
             g_outputs.append(g_k1)
@@ -231,18 +231,19 @@ class Sweep:
         """Adds what the outputs inside the steps ask, through the interpolant."""
         h = record.h.to(record.y.dtype)[asked.step]
         cotangents.y.index_add_(0, asked.step, asked.g)
-        weights = asked.weights.t().unsqueeze(-1)
+        weights = asked.weights.unsqueeze(-1)
         if cotangents.ks is None:
             cotangents.ks = self._zero_derivatives(record)
-        cotangents.ks.index_add_(1, asked.step, weights * (h * asked.g))
+        g_ks = weights * (h * asked.g).unsqueeze(1)
+        cotangents.ks.flatten(1).index_add_(0, asked.step, g_ks.flatten(1))
         if self.g_ts is None:
             return
         # y(theta) = y + h sum_j b_j(theta) k_j with theta = (output - t) / h
         n = len(ks)
         slopes = self._stepper.interpolation_slopes(asked.theta)
-        at_outputs = torch.stack(ks)[:, asked.step]
-        change = (weights[:n] * at_outputs).sum(0)
-        slope = (slopes[:n, :, None] * at_outputs).sum(0)
+        at_outputs = torch.stack(ks, 1)[asked.step]
+        change = (weights[:, :n] * at_outputs).sum(1)
+        slope = (slopes[:n].t().unsqueeze(-1) * at_outputs).sum(1)
         g_h, g_output = (
             (asked.g * x).sum(-1, keepdim=True).to(record.t.dtype) for x in (change, slope)
         )
