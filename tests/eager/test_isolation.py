@@ -140,3 +140,20 @@ def test_pointwise_rows_do_not_depend_on_the_batch_size():
     whole = odeum.solve(rotation, y0, TS, rtol=1e-6)
     for n in (1, 2, 7, 16, 32):
         assert torch.equal(odeum.solve(rotation, y0[:n], TS, rtol=1e-6).ys, whole.ys[:, :n])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nan_is_never_taken_for_a_step_that_is_too_small(method):
+    """Whenever it begins, and whatever the step sizes were when the row ran into it."""
+    onset = torch.linspace(0.1, 3.9, 100)[:, None]
+    y0 = torch.randn(100, 2)
+    sol = odeum.solve(
+        lambda t, y, onset: torch.where(t > onset, torch.nan, rotation(t, y)),
+        y0,
+        TS,
+        odeum.per_row(onset),
+        method=method,
+        on_failure="mask",
+    )
+    assert sol.status.tolist() == [Status.NON_FINITE] * 100
+    assert int((sol.stats.n_accepted + sol.stats.n_rejected).max()) < 5000

@@ -25,6 +25,17 @@ CHECK_INTERVAL = 16
 RUNNING = -1
 """In place of a Status: the row goes on."""
 
+_OF_RUNNING_ROWS = (
+    "_t",
+    "_y",
+    "_k",
+    "_h",
+    "_stop",
+    "_stop_index",
+    "_n_rejected",
+    "_met_non_finite",
+)
+
 
 class Steps(Protocol):
     """What makes the steps: a stepper, or one that remembers them."""
@@ -128,6 +139,7 @@ class Loop:
         )
         self._stop = times.at(self._stop_index, rows).unsqueeze(-1)
         self._n_rejected = torch.zeros_like(rows)
+        self._met_non_finite = torch.zeros_like(rows, dtype=torch.bool)
         self._memory: list[Tensor] = []
 
         self._success = rows.new_tensor(int(Status.SUCCESS))
@@ -205,7 +217,7 @@ class Loop:
         if self._control.lands_on_outputs:
             finished = landed & (self._stop_index == self._times.n_times - 1)
         status = torch.where(finished, self._success, self._running)
-        self._resize(step, verdict, status)
+        self._resize(step, verdict, status, everywhere=everywhere)
         k1 = self._end_derivative(step, t1, finished)
         self._keep(step, t1, k1, accept=None if everywhere else accept, landed=landed)
         self._t = t1
@@ -216,18 +228,24 @@ class Loop:
             self._stop = self._times.at(self._stop_index, self._rows).unsqueeze(-1)
         self._retire(status)
 
-    def _resize(self, step: Step, verdict: Verdict, status: Tensor) -> None:
+    def _resize(self, step: Step, verdict: Verdict, status: Tensor, *, everywhere: bool) -> None:
         """The next step sizes; ``status`` is told of rows that no step size can help."""
         if verdict.factor is None:
             status.masked_fill_(~verdict.accept.squeeze(-1), int(Status.NON_FINITE))
             return
         self._h = self._control.bound(step.h.detach() * verdict.factor.to(self._h.dtype))
+        if everywhere:
+            return
+        rejected = ~verdict.accept.squeeze(-1)
+        finite = step.y1.isfinite().all(-1)
+        self._met_non_finite = torch.where(rejected, ~finite, self._met_non_finite)
         if self._n_tried % CHECK_INTERVAL == 0:
-            finite = step.y1.isfinite().all(-1)
-            reason = torch.where(finite, int(Status.STEP_TOO_SMALL), int(Status.NON_FINITE))
-            hopeless = self._too_small() | ~self._k.isfinite().all(-1)
-            hopeless = hopeless & ~verdict.accept.squeeze(-1)
-            status.copy_(torch.where(hopeless, reason, status))
+            hopeless = rejected & (self._too_small() | ~self._k.isfinite().all(-1))
+            status.copy_(torch.where(hopeless, self._reason(), status))
+
+    def _reason(self) -> Tensor:
+        """Why steps are too small, [rows]: what made the last ones be rejected says it."""
+        return torch.where(self._met_non_finite, int(Status.NON_FINITE), int(Status.STEP_TOO_SMALL))
 
     def _too_small(self) -> Tensor:
         """Whether the next step is below what moves the time, or what the user allows, [rows]."""
@@ -318,7 +336,7 @@ class Loop:
     def _check_in(self) -> None:
         """What need not be done at every step."""
         # Steps may be accepted and yet be too small to move the time.
-        self._retire(torch.where(self._too_small(), int(Status.STEP_TOO_SMALL), RUNNING))
+        self._retire(torch.where(self._too_small(), self._reason(), self._running))
         if self._on_progress is not None and len(self._rows):
             self._on_progress(self._rows, self._t)
 
@@ -341,18 +359,8 @@ class Loop:
         if not len(left):
             return
         self._field = self._field.select(self._rows)
-        self._t, self._y, self._k, self._h, self._stop, self._stop_index, self._n_rejected = (
-            x.index_select(0, left)
-            for x in (
-                self._t,
-                self._y,
-                self._k,
-                self._h,
-                self._stop,
-                self._stop_index,
-                self._n_rejected,
-            )
-        )
+        for name in _OF_RUNNING_ROWS:
+            setattr(self, name, getattr(self, name).index_select(0, left))
         self._memory = [ratio[left] for ratio in self._memory]
 
     def _failure(self, i: int, status: Status) -> Failure:
