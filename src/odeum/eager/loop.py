@@ -237,7 +237,8 @@ class Loop:
         if everywhere:
             return
         rejected = ~verdict.accept.squeeze(-1)
-        finite = step.y1.isfinite().all(-1)
+        # The last stage may be the first to leave the field's domain, with nothing of it in y1.
+        finite = (step.y1 + step.ks[-1]).isfinite().all(-1)
         self._met_non_finite = torch.where(rejected, ~finite, self._met_non_finite)
         if self._n_tried % CHECK_INTERVAL == 0:
             hopeless = rejected & (self._too_small() | ~self._k.isfinite().all(-1))
