@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from odeum import plots
-from odeum.errors import DataError
+from odeum.errors import DataError, InputError
 from odeum.lab import report
 
 STRANGER = '<script>alert("x")</script>'
@@ -209,8 +209,8 @@ def test_report_appears_whole_or_not_at_all(run_dir, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(report.os, "replace", full_disk)
-        with pytest.raises(DataError, match=r"report\.html cannot be written: No space left"):
+        patch.setattr("odeum.files.os.replace", full_disk)
+        with pytest.raises(InputError, match=r"report\.html cannot be written: No space left"):
             report.build(run_dir)
     assert (run_dir / "report.html").read_text() == "old"
     assert not list(run_dir.glob("*.part")) + list(run_dir.glob(".*.part"))

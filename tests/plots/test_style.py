@@ -18,7 +18,7 @@ def test_save_writes_a_whole_file_and_closes_the_figure(tmp_path):
 def test_save_refuses_and_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
         plots.save(plots.state_space([[0.0, 1.0]]), tmp_path / "a.docx")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         plots.save(plots.state_space([[0.0, 1.0]]), tmp_path / "none" / "a.png")
     assert list(tmp_path.iterdir()) == []
 

@@ -148,7 +148,7 @@ def predict(
     import sys
 
     from odeum import datasets, lab
-    from odeum.lab.files import write_whole
+    from odeum.files import write_whole
 
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder: give the name of a file such as {out}/next.csv")
@@ -261,8 +261,9 @@ def _widths(text: str) -> tuple[int, ...]:
 @contextmanager
 def _folder(out: Path | None, name: str, resume: bool, command: str) -> Iterator[Path]:
     """The run directory, known before the run, so that Ctrl-C can say how to continue there."""
+    from odeum.files import interrupt_behind
     from odeum.lab.directory import make_numbered
-    from odeum.lab.files import CHECKPOINT, interrupt_behind
+    from odeum.lab.files import CHECKPOINT
 
     if out is None and resume:
         raise InputError("--resume needs --out, the folder of the run to continue")

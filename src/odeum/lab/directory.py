@@ -15,7 +15,8 @@ import torch
 
 from odeum.datasets import Trajectories, Trajectory
 from odeum.errors import InputError
-from odeum.lab.files import finite, write_json, write_whole
+from odeum.files import write_whole
+from odeum.lab.files import finite, write_json
 
 CONFIG = "config.json"
 DATA = "data.csv"

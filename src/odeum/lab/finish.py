@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from odeum.datasets import Trajectories
+from odeum.files import write_whole
 from odeum.lab import baselines, directory, report
-from odeum.lab.files import write_json, write_whole
+from odeum.lab.files import write_json
 from odeum.lab.pictures import draw
 from odeum.lab.run import SUMMARY, Run, predict, solved
 from odeum.lab.scores import Scores, score, scored_rows

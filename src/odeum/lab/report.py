@@ -8,7 +8,6 @@ import base64
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import jinja2
 
 from odeum.errors import DataError
+from odeum.files import write_whole
 from odeum.lab import wording
 
 _MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -41,6 +41,7 @@ def build(run_dir: Path) -> Path:
 
     Raises:
         DataError: a file is missing, unreadable or not what it should be; the message names it.
+        InputError: the folder cannot be written.
 
     Example:
         >>> build(Path("no-such-run"))
@@ -59,7 +60,9 @@ def build(run_dir: Path) -> Path:
     )
     environment.filters.update(number=wording.prose, words=wording.words)
     page = environment.get_template("report.html.j2").render(_content(run_dir))
-    return _write_whole(run_dir / "report.html", page)
+    path = run_dir / "report.html"
+    write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
+    return path
 
 
 @dataclass(frozen=True)
@@ -315,17 +318,3 @@ def _preview(path: Path) -> dict[str, Any]:
             raise DataError(f"{path}, line {n}: {len(row)} cells under {len(header)} column names")
     shown = [[wording.cell(cell) for cell in row] for row in body[:_N_PREVIEW_ROWS]]
     return {"header": header, "rows": shown, "n_rows": wording.number(len(body))}
-
-
-def _write_whole(path: Path, text: str) -> Path:
-    """Write beside ``path`` and rename: a reader sees the old file or the new one, never half."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        if part.exists():
-            part.unlink()
-    return path

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from odeum.errors import InputError, SolveError
-from odeum.lab.files import CHECKPOINT, finite, read_checkpoint, write_whole
+from odeum.files import write_whole
+from odeum.lab.files import CHECKPOINT, finite, read_checkpoint
 from odeum.lab.progress import progress_bar
 from odeum.types import Tensor
 

@@ -5,10 +5,9 @@ white paper swallows. Settings apply inside ``applied()`` only; matplotlib's own
 the user left them.
 """
 
-import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from matplotlib.mathtext import MathTextParser
 from matplotlib.transforms import ScaledTranslation
 
 from odeum.errors import InputError
+from odeum.files import write_whole
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
@@ -254,16 +254,10 @@ def save(drawn: Any, path: str | Path) -> Path:
         raise InputError(f"cannot write a picture to {path}: end the name in .png, .svg or .pdf")
     first = drawn if isinstance(drawn, Figure | Axes) else next(iter(drawn.flat))
     figure: Any = first if isinstance(first, Figure) else first.get_figure(root=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
     try:
         with applied():
-            figure.savefig(part, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.08)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"cannot write the picture {path}: {error.strerror}") from error
+            write_whole(path, lambda part: figure.savefig(part, format=path.suffix[1:], **options))
     finally:
         plt.close(figure)
-        # Where nothing can be written, nothing can be removed: the error above says so.
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return path

@@ -3,7 +3,7 @@ import torch
 
 from odeum.errors import InputError
 from odeum.lab import directory
-from odeum.lab.files import write_whole
+from odeum.files import write_whole
 
 
 def test_a_file_in_place_of_the_folder_is_told_in_one_error(tmp_path):
