@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from odeum.errors import InputError
-from odeum.lab import directory
 from odeum.files import write_whole
+from odeum.lab import directory
 
 
 def test_a_file_in_place_of_the_folder_is_told_in_one_error(tmp_path):
