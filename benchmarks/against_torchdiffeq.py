@@ -18,7 +18,7 @@ from torch import nn
 import odeum
 
 TOLERANCE = 1e-6
-N_REPEATS = {1: 15, 128: 15, 4096: 3}
+N_REPEATS = {1: 15, 128: 15, 4096: 9}
 
 
 class Field(nn.Module):
