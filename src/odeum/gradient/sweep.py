@@ -27,14 +27,14 @@ class Asked:
         index: index of its output time, [outputs].
         theta: its fraction of the step, [outputs].
         g: its cotangent, [outputs, dim].
-        weights: the interpolant's weights there, [outputs, derivatives].
+        powers: ``theta, theta^2, ...`` in float64, [outputs, powers].
     """
 
     step: Tensor
     index: Tensor
     theta: Tensor
     g: Tensor
-    weights: Tensor
+    powers: Tensor
 
     @property
     def inside(self) -> bool:
@@ -134,10 +134,11 @@ class Sweep:
         firsts = sizes.cumsum(0) - sizes
         entry = torch.searchsorted(firsts, step, right=True) - 1
         n_outputs = torch.bincount(entry, minlength=len(records)).tolist()
-        weights = self._stepper.interpolation_weights(theta).t().contiguous()
+        n_powers = self._stepper.polynomials.shape[1]
+        powers = theta.double().unsqueeze(-1).expand(-1, n_powers).cumprod(-1)
         parts = (
             x.split(n_outputs)
-            for x in (step - firsts[entry], index, theta, g_ys[index, rows], weights)
+            for x in (step - firsts[entry], index, theta, g_ys[index, rows], powers)
         )
         return [Asked(*part) if len(part[0]) else None for part in zip(*parts, strict=True)]
 
@@ -228,18 +229,24 @@ class Sweep:
     def _add_outputs(
         self, asked: Asked, record: Record, ks: list[Tensor], cotangents: Cotangents
     ) -> None:
-        """Adds what the outputs inside the steps ask, through the interpolant."""
+        """Adds what the outputs inside the steps ask, through the interpolant.
+
+        Of the derivatives they ask ``sum_p polynomials[j, p] sum_outputs theta^p h g``: the inner
+        sum is over many outputs, the outer one over few powers.
+        """
         h = record.h.to(record.y.dtype)[asked.step]
         cotangents.y.index_add_(0, asked.step, asked.g)
-        weights = asked.weights.unsqueeze(-1)
-        if cotangents.ks is None:
-            cotangents.ks = self._zero_derivatives(record)
-        g_ks = weights * (h * asked.g).unsqueeze(1)
-        cotangents.ks.flatten(1).index_add_(0, asked.step, g_ks.flatten(1))
+        polynomials = self._stepper.polynomials
+        moments = polynomials.new_zeros(len(record.y), polynomials.shape[1], record.y.shape[1])
+        terms = asked.powers.unsqueeze(-1) * (h * asked.g).unsqueeze(1)
+        moments.flatten(1).index_add_(0, asked.step, terms.flatten(1))
+        g_ks = (polynomials @ moments).to(record.y.dtype)
+        cotangents.ks = g_ks if cotangents.ks is None else cotangents.ks + g_ks
         if self.g_ts is None:
             return
         # y(theta) = y + h sum_j b_j(theta) k_j with theta = (output - t) / h
         n = len(ks)
+        weights = self._stepper.interpolation_weights(asked.theta).t().unsqueeze(-1)
         slopes = self._stepper.interpolation_slopes(asked.theta)
         at_outputs = torch.stack(ks, 1)[asked.step]
         change = (weights[:, :n] * at_outputs).sum(1)
