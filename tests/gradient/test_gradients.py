@@ -268,3 +268,28 @@ class Autonomous(nn.Module):
 
     def forward(self, t, y):
         return torch.tanh(self.linear(y))
+
+
+@pytest.mark.parametrize("room", ["room", "no room"])
+def test_rows_that_reject_their_first_step(room, monkeypatch):
+    if room == "no room":
+        monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)
+    speed = torch.tensor([[0.01], [3.0], [0.02], [8.0]])
+
+    def grads(gradient):
+        y0 = torch.linspace(0.5, 1.5, 4)[:, None].requires_grad_()
+        ts = torch.tensor([0.0, 0.7, 1.5]).requires_grad_()
+        rates = speed.clone().requires_grad_()
+        sol = odeum.solve(
+            lambda t, y, rate: torch.sin(rate * y) * torch.cos(t),
+            y0,
+            ts,
+            odeum.per_row(rates),
+            gradient=gradient,
+            step=odeum.StepOptions(first=1.0),
+        )
+        assert 0 < int((sol.stats.n_rejected > 0).sum()) < 4
+        return torch.autograd.grad(sol.ys.square().sum(), [y0, ts, rates])
+
+    for a, b in zip(grads("discrete"), grads("autograd"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)

@@ -110,7 +110,7 @@ class Sweep:
                 self._add_dense(entry.record, position, g_dense, cotangents)
             self._pull_entry(entry, asked, cotangents)
         if entries:
-            self._pull_start(entries[0].record)
+            self._pull_start()
         return self._g_y if g_ys is None else self._g_y + g_ys[0]
 
     def stats(self) -> Stats:
@@ -284,9 +284,9 @@ class Sweep:
             else:
                 total[rows] = torch.where(record.accept, g, total[rows])
 
-    def _pull_start(self, record: Record) -> None:
+    def _pull_start(self) -> None:
         """Pulls back the derivative at the initial state, and the initial time."""
-        rows = record.rows
+        rows = (self._n_steps > 0).nonzero().squeeze(-1)
         if bool(self._g_k.any()):
             wants_times = self.g_ts is not None
             with torch.enable_grad():
