@@ -1,7 +1,7 @@
 """An initial value problem on flat rows, ready to be solved; what every gradient starts from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from odeum.eager.control import AdaptiveSteps, FixedSteps, StepControl, Tolerance
 from odeum.eager.explicit import Stepper, stepper
@@ -70,10 +70,6 @@ class Problem:
     def derivative0(self, times: Times) -> Tensor:
         """The field at the initial state, [batch, dim]."""
         return self.field(times.start.to(self.y0.dtype), self.y0)
-
-    def with_inputs(self, y0: Tensor, ts: Tensor) -> "Problem":
-        """The same problem from other initial states, at other times."""
-        return replace(self, y0=y0, ts=ts)
 
     def solve(
         self,
