@@ -1,8 +1,10 @@
 """What a Runge-Kutta method is: a record of exact coefficients, checked when constructed.
 
-One step from ``(t, y)`` with step ``h`` is (Hairer, Norsett & Wanner I, II.1)
+One step from ``(t, y)`` with step ``h`` is (Hairer, Norsett & Wanner I, II.1 and II.7)
 
     k_i = f(t + c_i h, y + h sum_j a_ij k_j),    y1 = y + h sum_i b_i k_i.
+
+A stage is explicit where ``a_ij = 0`` for ``j >= i``, implicit otherwise.
 
 The engines read these records; nothing here knows how a step is taken.
 """
@@ -33,8 +35,8 @@ class DenseOutput:
     Attributes:
         order: order of the interpolant (its error over one step is ``h^(order + 1)``).
         weights: per derivative, the coefficients of ``theta, theta^2, ...`` in ``b_j(theta)``.
-            The derivatives are the stages, then ``f(t1, y1)`` (the last stage itself where the
-            method is first-same-as-last), then the extra stages.
+            The derivatives are the stages, then ``f(t1, y1)`` unless a stage is that already or
+            the method is fully implicit, then the extra stages.
         extra_a: coefficients of extra stages, evaluated only in steps whose inside is asked for;
             row ``i`` weighs all earlier derivatives.
         extra_c: their nodes.
@@ -48,19 +50,22 @@ class DenseOutput:
 
 @dataclass(frozen=True, eq=False)
 class RKTableau:
-    """An explicit Runge-Kutta method as data.
+    """A Runge-Kutta method as data.
 
     Attributes:
         name: how ``method=`` names it.
         order: order of the solution that is advanced.
         embedded_order: order of the solution it is compared with, None where there is none.
-        a: stage coefficients, row ``i`` holding ``i`` of them.
+        a: stage coefficients. Row ``i`` holds ``i`` of them where the stage is explicit, and its
+            diagonal as one more where it is implicit in itself only; a fully implicit method
+            has rows of all ``n_stages``.
         b: weights of the advanced solution.
         b_error: rows of weights that estimate the local error: ``b`` less the embedded weights.
             One row as a rule; a second, of lower order, damps the first as in DOP853. None
             where the step size is fixed.
         c: nodes.
-        dense: the continuous extension; cubic Hermite where None is given.
+        dense: the continuous extension; cubic Hermite where None is given, which needs the
+            first stage to be ``f(t, y)``.
         source: where the coefficients are published.
 
     Raises:
@@ -69,8 +74,21 @@ class RKTableau:
 
     Example:
         >>> euler = RKTableau("euler", 1, None, (row(),), row(1), None, row(0), None, "Euler 1768")
-        >>> euler.n_stages, euler.first_same_as_last, euler.interpolant.order
-        (1, False, 3)
+        >>> euler.explicit, euler.n_stages, euler.first_same_as_last, euler.interpolant.order
+        (True, 1, False, 3)
+        >>> trapezoid = RKTableau(
+        ...     name="trapezoid",
+        ...     order=2,
+        ...     embedded_order=None,
+        ...     a=(row(), row("1/2", "1/2")),
+        ...     b=row("1/2", "1/2"),
+        ...     b_error=None,
+        ...     c=row(0, 1),
+        ...     dense=None,
+        ...     source="Crank & Nicolson, Proc. Camb. Phil. Soc. 43 (1947)",
+        ... )
+        >>> trapezoid.explicit, trapezoid.diagonal, trapezoid.end_stage
+        (False, (Fraction(0, 1), Fraction(1, 2)), 1)
     """
 
     name: str
@@ -85,8 +103,14 @@ class RKTableau:
 
     def __post_init__(self) -> None:
         n = self.n_stages
-        self._require([len(r) for r in self.a] == list(range(n)), "a must be strictly triangular")
         self._require(len(self.c) == n == len(self.a), "a, b and c must agree on the stages")
+        for i, coefficients in enumerate(self.a):
+            on_diagonal = len(coefficients) == i + 1 and coefficients[i] != 0
+            self._require(
+                self.fully_implicit or len(coefficients) == i or on_diagonal,
+                f"row {i} of a must hold {i} coefficients, and one more, not 0, where the stage "
+                f"is implicit; or every row all {n}",
+            )
         for i, (coefficients, node) in enumerate(zip(self.a, self.c, strict=True)):
             self._require_equal(sum(coefficients), node, f"row {i} of a must sum to c")
         self._require_equal(sum(self.b), 1, "b must sum to 1")
@@ -97,6 +121,10 @@ class RKTableau:
         for weights in self.b_error or ():
             self._require(len(weights) == n, "b_error must weigh every stage")
             self._require_equal(sum(weights), 0, "b_error must sum to 0")
+        self._require(
+            self.dense is not None or self._starts_explicitly,
+            "give dense: cubic Hermite needs a first stage that is f(t, y)",
+        )
         self._check_interpolant(self.interpolant)
 
     def _check_interpolant(self, dense: DenseOutput) -> None:
@@ -121,16 +149,60 @@ class RKTableau:
         return len(self.b)
 
     @property
+    def explicit(self) -> bool:
+        """Whether no stage is implicit."""
+        return all(len(coefficients) == i for i, coefficients in enumerate(self.a))
+
+    @property
+    def fully_implicit(self) -> bool:
+        """Whether every stage may depend on all, so that they are solved for together."""
+        return all(len(coefficients) == self.n_stages for coefficients in self.a)
+
+    @property
+    def matrix(self) -> tuple[Row, ...]:
+        """``a`` as a square, zeros filled in."""
+        n = self.n_stages
+        return tuple(coefficients + row(0) * (n - len(coefficients)) for coefficients in self.a)
+
+    @property
+    def diagonal(self) -> Row:
+        """``a_ii`` per stage, 0 where the stage is explicit."""
+        return tuple(coefficients[i] for i, coefficients in enumerate(self.matrix))
+
+    @property
+    def end_stage(self) -> int | None:
+        """Index of the last stage that is ``f(t1, y1)``, None where none is."""
+        ends = [i for i, coefficients in enumerate(self.matrix) if coefficients == self.b]
+        return ends[-1] if ends else None
+
+    @property
     def first_same_as_last(self) -> bool:
         """Whether the last stage is ``f(t1, y1)`` and so the next step's first."""
-        return (
-            self.n_stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and not self.b[-1]
-        )
+        return self._starts_explicitly and self.end_stage == self.n_stages - 1
+
+    @property
+    def stiffly_accurate(self) -> bool:
+        """Whether an implicit stage ends at ``y1``, so that stiff components of it are damped."""
+        return self.end_stage is not None and self.diagonal[self.end_stage] != 0
 
     @property
     def n_derivatives(self) -> int:
-        """Number of derivatives at hand after an accepted step: the stages and ``f(t1, y1)``."""
-        return self.n_stages + (not self.first_same_as_last)
+        """Number of derivatives at hand after an accepted step: the stages and ``f(t1, y1)``.
+
+        A fully implicit method interpolates by its stages alone.
+        """
+        return self.n_stages + (self.end_stage is None and not self.fully_implicit)
+
+    @property
+    def error_order(self) -> int:
+        """Power of the step size with which the error estimate shrinks.
+
+        Raises:
+            InputError: for a method that estimates no error.
+        """
+        if self.embedded_order is None:
+            raise InputError(f"tableau {self.name!r} estimates no error: give it a fixed step")
+        return min(self.order, self.embedded_order) + 1
 
     @property
     def adaptive(self) -> bool:
@@ -143,6 +215,10 @@ class RKTableau:
         return self.dense or self._hermite()
 
     @property
+    def _starts_explicitly(self) -> bool:
+        return not self.a[0] and not self.c[0]
+
+    @property
     def end_weights(self) -> Row:
         """Weights of the advanced solution over the interpolant's derivatives."""
         n_extra = len(self.interpolant.extra_c)
@@ -151,8 +227,9 @@ class RKTableau:
     def _hermite(self) -> DenseOutput:
         """``y1 - y`` weighed by 3θ² - 2θ³, f0 by θ - 2θ² + θ³, f1 by θ³ - θ²."""
         b = self.b + row(0) * (self.n_derivatives - self.n_stages)
+        end = self.n_stages if self.end_stage is None else self.end_stage
         weights = [[Fraction(0), 3 * weight, -2 * weight] for weight in b]
-        for derivative, terms in ((0, row(1, -2, 1)), (-1, row(0, -1, 1))):
+        for derivative, terms in ((0, row(1, -2, 1)), (end, row(0, -1, 1))):
             for power, term in enumerate(terms):
                 weights[derivative][power] += term
         return DenseOutput(order=3, weights=tuple(tuple(w) for w in weights))
