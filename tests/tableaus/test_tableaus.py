@@ -10,7 +10,10 @@ from rooted_trees import Weights, gamma, order, trees, trees_up_to
 from odeum.errors import InputError
 from odeum.tableaus import EXPLICIT
 
-RATIONAL = ["euler", "midpoint", "heun", "ralston", "rk4", "bosh3", "dopri5"]
+RATIONAL = [
+    *("euler", "midpoint", "heun", "ralston", "fehlberg2"),
+    *("heun3", "rk4", "kutta38", "bosh3", "dopri5"),
+]
 DECIMAL = ["tsit5", "dopri8"]
 
 

@@ -50,6 +50,30 @@ RALSTON = RKTableau(
     source="Ralston, Math. Comp. 16 (1962); embedded Euler",
 )
 
+FEHLBERG2 = RKTableau(
+    name="fehlberg2",
+    order=2,
+    embedded_order=1,
+    a=(row(), row("1/2"), row("1/256", "255/256")),
+    b=row("1/512", "255/256", "1/512"),
+    b_error=(row("-1/512", 0, "1/512"),),
+    c=row(0, "1/2", 1),
+    dense=None,
+    source="Fehlberg, NASA Technical Report R-315 (1969), RK1(2), the second order advanced",
+)
+
+HEUN3 = RKTableau(
+    name="heun3",
+    order=3,
+    embedded_order=None,
+    a=(row(), row("1/3"), row(0, "2/3")),
+    b=row("1/4", 0, "3/4"),
+    b_error=None,
+    c=row(0, "1/3", "2/3"),
+    dense=None,
+    source="Heun, Z. Math. Phys. 45 (1900)",
+)
+
 RK4 = RKTableau(
     name="rk4",
     order=4,
@@ -60,6 +84,18 @@ RK4 = RKTableau(
     c=row(0, "1/2", "1/2", 1),
     dense=None,
     source="Kutta, Z. Math. Phys. 46 (1901)",
+)
+
+KUTTA38 = RKTableau(
+    name="kutta38",
+    order=4,
+    embedded_order=None,
+    a=(row(), row("1/3"), row("-1/3", 1), row(1, -1, 1)),
+    b=row("1/8", "3/8", "3/8", "1/8"),
+    b_error=None,
+    c=row(0, "1/3", "2/3", 1),
+    dense=None,
+    source="Kutta, Z. Math. Phys. 46 (1901), the 3/8 rule",
 )
 
 BOSH3 = RKTableau(
