@@ -220,13 +220,17 @@ def _van_der_pol(t: Tensor, state: State, mu: Constant) -> State:
 def van_der_pol(mu: Constant = 1.0) -> System:
     """Van der Pol's oscillator: every solution ends on one limit cycle; stiff for large ``mu``.
 
-    ``x' = v``, ``v' = mu (1 - x^2) v - x``
+    ``x' = v``, ``v' = mu (1 - x^2) v - x``. Its period grows as ``(3 - 2 log 2) mu``. The other
+    usual form, ``z' = ((1 - x^2) z - x) / epsilon`` with ``x' = z``, is this one at
+    ``epsilon = 1 / mu^2``, in the time ``t / mu`` and with ``z = mu v``: VDPOL at epsilon = 1e-6
+    and t = 2 is ``mu = 1e3`` at t = 2000.
 
     Args:
         mu: strength of the nonlinear damping, dimensionless.
 
     Source:
-        van der Pol, On relaxation-oscillations, Philosophical Magazine 2 (1926).
+        van der Pol, On relaxation-oscillations, Philosophical Magazine 2 (1926); VDPOL in Mazzia
+        & Magherini, Test Set for Initial Value Problem Solvers (2008).
 
     Example:
         >>> van_der_pol(mu=5.0)(0.0, torch.tensor([2.0, 1.0]))
@@ -241,4 +245,53 @@ def van_der_pol(mu: Constant = 1.0) -> System:
         description="A self-exciting electrical oscillator with a single limit cycle.",
         reference="van der Pol, On relaxation-oscillations, Philosophical Magazine 2 (1926)",
         derivative=_van_der_pol,
+    )
+
+
+def _rigid_body(t: Tensor, state: State, a1: Constant, a2: Constant, a3: Constant) -> State:
+    x, y, z = state
+    return a1 * y * z, a2 * x * z, a3 * x * y
+
+
+def _first_quadric(state: State, a1: Constant, a2: Constant, a3: Constant) -> Tensor:
+    return a2 * state[0] * state[0] - a1 * state[1] * state[1]
+
+
+def _second_quadric(state: State, a1: Constant, a2: Constant, a3: Constant) -> Tensor:
+    return a3 * state[1] * state[1] - a2 * state[2] * state[2]
+
+
+@register
+def rigid_body(a1: Constant = 1.0, a2: Constant = -1.0, a3: Constant = -0.51) -> System:
+    """Euler's equations of a body that turns freely about its centre of mass.
+
+    ``x' = a1 y z``, ``y' = a2 z x``, ``z' = a3 x y``; conserved are ``a2 x^2 - a1 y^2`` and
+    ``a3 y^2 - a2 z^2``, which fix energy and angular momentum. From the default start the
+    solution at the default constants is ``(sn(t), cn(t), dn(t))``, Jacobi's elliptic functions of
+    parameter ``m = 0.51``. For moments of inertia ``I`` and the angular velocity as the state,
+    ``a1 = (I2 - I3) / I1``, and so on around.
+
+    Args:
+        a1: coefficient of the first component, 1/time for a dimensionless state.
+        a2: of the second.
+        a3: of the third.
+
+    Source:
+        Krogh's problem, B5 in Hull, Enright, Fellen & Sedgwick, Comparing numerical methods for
+        ordinary differential equations, SIAM J. Numer. Anal. 9 (1972).
+
+    Example:
+        >>> rigid_body()(0.0, torch.tensor([1.0, 2.0, 3.0]))
+        tensor([ 6.0000, -3.0000, -1.0200])
+    """
+    return System(
+        name="rigid_body",
+        state_names=("x", "y", "z"),
+        constants={"a1": a1, "a2": a2, "a3": a3},
+        y0=(0.0, 1.0, 1.0),
+        span=(0.0, 20.0),
+        description="A free body tumbling about its centre of mass.",
+        reference="Hull, Enright, Fellen & Sedgwick, SIAM J. Numer. Anal. 9 (1972), problem B5",
+        derivative=_rigid_body,
+        conserved={"first quadric": _first_quadric, "second quadric": _second_quadric},
     )

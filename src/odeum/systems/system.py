@@ -49,7 +49,8 @@ class System:
         span: a typical time span ``(t0, t1)``.
         description: one sentence for people.
         reference: where it comes from: author, title, year.
-        derivative: ``(t, components, **constants) -> components of dy/dt``.
+        derivative: ``(t, components, **constants) -> dy/dt``, in pieces, one component or several
+            wide, that follow each other along the last axis.
         conserved: ``(components, **constants) -> [..., 1]`` by name; see `invariants`.
         solution: ``(t, y0, **constants) -> [time, *batch, dim]``; see `exact`.
 
