@@ -11,6 +11,7 @@ The engines read these records; nothing here knows how a step is taken.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import isqrt
 
 from odeum.errors import InputError
 
@@ -26,6 +27,26 @@ def row(*coefficients: str | int) -> Row:
         (Fraction(1, 3), Fraction(1, 2), Fraction(2, 1))
     """
     return tuple(Fraction(value) for value in coefficients)
+
+
+def root(x: int) -> Fraction:
+    """The square root of a whole number to 45 decimals, for coefficients that are algebraic.
+
+    Example:
+        >>> abs(root(2) ** 2 - 2) < Fraction(1, 10**44)
+        True
+    """
+    return Fraction(isqrt(x * 10**90), 10**45)
+
+
+def difference(left: Row, right: Row) -> Row:
+    """``left - right``, as the weights of an error estimate are those of two solutions.
+
+    Example:
+        >>> difference(row(1, "1/2"), row(0, "1/4"))
+        (Fraction(1, 1), Fraction(1, 4))
+    """
+    return tuple(x - y for x, y in zip(left, right, strict=True))
 
 
 @dataclass(frozen=True)
@@ -182,7 +203,7 @@ class RKTableau:
 
     @property
     def stiffly_accurate(self) -> bool:
-        """Whether an implicit stage ends at ``y1``, so that stiff components of it are damped."""
+        """Whether an implicit stage ends at ``y1``, as the stages of stiff methods should."""
         return self.end_stage is not None and self.diagonal[self.end_stage] != 0
 
     @property

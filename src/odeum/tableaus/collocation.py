@@ -1,0 +1,74 @@
+"""Fully implicit collocation methods: Gauss and Radau IIA.
+
+A collocation method is its nodes: the polynomial of degree ``n`` through ``y`` whose slope agrees
+with the field at all ``n`` nodes ends at ``y1``, gives ``a`` at the nodes, and is the dense output
+(Hairer, Norsett & Wanner I, II.7).
+"""
+
+from fractions import Fraction
+
+from odeum.tableaus.record import DenseOutput, RKTableau, Row, root, row
+
+
+def collocation(name: str, order: int, c: Row, source: str) -> RKTableau:
+    """The collocation method with these nodes; it takes fixed steps.
+
+    Its dense output weighs the stages by the integrals of their Lagrange polynomials and is of
+    order ``len(c)``, lower than the method's own.
+
+    Args:
+        name: how ``method=`` names it.
+        order: order of the solution at the end of a step.
+        c: distinct nodes.
+        source: where the method is published.
+
+    Example:
+        >>> midpoint = collocation("midpoint", 2, row("1/2"), "Hammer & Hollingsworth 1955")
+        >>> midpoint.a, midpoint.b, midpoint.interpolant.order
+        (((Fraction(1, 2),),), (Fraction(1, 1),), 1)
+    """
+    polynomials = tuple(_integral(_lagrange(c, j)) for j in range(len(c)))
+    return RKTableau(
+        name=name,
+        order=order,
+        embedded_order=None,
+        a=tuple(tuple(_value(p, node) for p in polynomials) for node in c),
+        b=tuple(_value(p, Fraction(1)) for p in polynomials),
+        b_error=None,
+        c=c,
+        dense=DenseOutput(order=len(c), weights=polynomials),
+        source=source,
+    )
+
+
+def _lagrange(c: Row, j: int) -> Row:
+    """Coefficients of 1, x, ... in the polynomial that is 1 at ``c_j`` and 0 at other nodes."""
+    polynomial = row(1)
+    for m, node in enumerate(c):
+        if m != j:
+            shifted, scaled = row(0) + polynomial, (*polynomial, Fraction(0))
+            polynomial = tuple(
+                (x - node * y) / (c[j] - node) for x, y in zip(shifted, scaled, strict=True)
+            )
+    return polynomial
+
+
+def _integral(polynomial: Row) -> Row:
+    """Coefficients of x, x^2, ... in the integral from 0."""
+    return tuple(x / (power + 1) for power, x in enumerate(polynomial))
+
+
+def _value(integral: Row, x: Fraction) -> Fraction:
+    """The value at ``x`` of a polynomial without constant term."""
+    return sum((p * x ** (power + 1) for power, p in enumerate(integral)), Fraction(0))
+
+
+_HALF = Fraction(1, 2)
+_GAUSS = "Butcher, Math. Comp. 18 (1964) 50-64; Hairer & Wanner II (1996), IV.5"
+_RADAU = "Ehle, SIAM J. Math. Anal. 4 (1973) 671-680; Hairer & Wanner II (1996), IV.5"
+
+IMPLICIT_MIDPOINT = collocation("implicit_midpoint", 2, row("1/2"), _GAUSS)
+GAUSS4 = collocation("gauss4", 4, (_HALF - root(3) / 6, _HALF + root(3) / 6), _GAUSS)
+GAUSS6 = collocation("gauss6", 6, (_HALF - root(15) / 10, _HALF, _HALF + root(15) / 10), _GAUSS)
+RADAU3 = collocation("radau3", 3, row("1/3", 1), _RADAU)
+RADAU5 = collocation("radau5", 5, ((4 - root(6)) / 10, (4 + root(6)) / 10, *row(1)), _RADAU)
