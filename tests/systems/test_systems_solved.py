@@ -6,7 +6,7 @@ import torch
 import odeum
 from odeum import systems
 
-SPANS = {"robertson": 0.05, "oregonator": 1.0, "hires": 0.5, "pollu": 1e-6}
+SPANS = {"robertson": 0.05, "oregonator": 1.0, "hires": 0.5, "pollu": 1e-9}
 """Stiff systems are followed through their first instants, where an explicit method can."""
 
 TIGHT = {"method": "dopri5", "rtol": 1e-10, "atol": 1e-10}
@@ -14,7 +14,7 @@ TIGHT = {"method": "dopri5", "rtol": 1e-10, "atol": 1e-10}
 
 def starts(system, n=3):
     y0 = torch.tensor(system.y0, dtype=torch.float64)
-    return y0 * torch.linspace(0.8, 1.2, n, dtype=torch.float64)[:, None]
+    return y0 * torch.linspace(0.85, 1.05, n, dtype=torch.float64)[:, None]
 
 
 @pytest.mark.parametrize("name", systems.names())
