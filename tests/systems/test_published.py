@@ -117,7 +117,7 @@ def test_kepler_solution_is_differentiable_and_takes_batches():
     y0 = torch.tensor([system.y0, (1.0, 0.0, 0.0, 1.0), (0.3, 0.4, -1.0, 0.9)]).double()
     y0.requires_grad_()
     gravity = torch.tensor([[1.0], [1.0], [1.2]], dtype=torch.float64, requires_grad=True)
-    shared = torch.tensor([0.3, 2.0, 9.0], dtype=torch.float64, requires_grad=True)
+    shared = torch.tensor([0.3, 2.0, 5.0, 9.0], dtype=torch.float64, requires_grad=True)
 
     def solution(t, y0, gravity):
         return systems.kepler(gravity=gravity).exact(t, y0)
@@ -128,3 +128,6 @@ def test_kepler_solution_is_differentiable_and_takes_batches():
     for row in range(3):
         alone = solution(own[:, row], y0[row], gravity[row])
         torch.testing.assert_close(ys[:, row], alone, rtol=1e-12, atol=1e-12)
+    at_shared = solution(shared, y0, gravity)
+    torch.testing.assert_close(at_shared[:, 0], solution(shared, y0[0], gravity[0]))
+    assert at_shared.shape == (4, 3, 4)

@@ -38,7 +38,7 @@ def _kepler_momentum(state: State, gravity: Constant) -> Tensor:
 def _kepler_solution(t: Tensor, y0: Tensor, gravity: Constant) -> Tensor:
     """Lagrange's f and g from the change ``angle`` of the eccentric anomaly since the start."""
     t = torch.as_tensor(t, dtype=y0.dtype, device=y0.device)
-    t = t.reshape(t.shape + (1,) * (y0.ndim - t.ndim)) if t.ndim < y0.ndim else t[..., None]
+    t = t.reshape(t.shape + (1,) * (y0.ndim - t.ndim))[..., None]
     position, velocity = y0.split(2, dim=-1)
     distance = position.square().sum(-1, keepdim=True).sqrt()
     axis = 1 / (2 / distance - velocity.square().sum(-1, keepdim=True) / gravity)
