@@ -1,12 +1,9 @@
-"""Verner's pairs: order conditions of solution, estimate and dense output, and steps taken."""
+"""Verner's pairs take steps that shrink with their orders; test_tableaus holds the conditions."""
 
 import mpmath
 import pytest
-from rooted_trees import Weights, gamma, order, trees, trees_up_to
 
 from odeum.tableaus.verner import VERN7, VERN9
-
-TINY = 1e-30
 
 
 @pytest.fixture(params=[VERN7, VERN9], ids=lambda t: t.name, scope="module")
@@ -22,57 +19,6 @@ def fifty_digits():
 
 def exact(row):
     return [mpmath.mpf(x.numerator) / x.denominator for x in row]
-
-
-@pytest.fixture(scope="module")
-def weights(tableau):
-    """Elementary weights of the stages, then of ``f(t1, y1)`` and the dense output's stages."""
-    rows = [*tableau.a, tableau.b, *tableau.dense.extra_a]
-    return Weights([exact(row) + [mpmath.mpf(0)] * (len(rows) - len(row)) for row in rows])
-
-
-def padded(weights, row):
-    return exact(row) + [mpmath.mpf(0)] * (weights.n_stages - len(row))
-
-
-def test_solution_has_exactly_its_order(tableau, weights):
-    b = padded(weights, tableau.b)
-
-    def residual(tree):
-        return abs(weights.sum(b, tree) - mpmath.mpf(1) / gamma(tree))
-
-    assert max(map(residual, trees_up_to(tableau.order))) < TINY
-    assert max(map(residual, trees(tableau.order + 1))) > 1e-6
-
-
-def test_error_estimate_has_exactly_its_order(tableau, weights):
-    (b_error,) = (padded(weights, row) for row in tableau.b_error)
-    assert max(abs(weights.sum(b_error, t)) for t in trees_up_to(tableau.embedded_order)) < TINY
-    assert max(abs(weights.sum(b_error, t)) for t in trees(tableau.embedded_order + 1)) > 1e-6
-
-
-def test_dense_output_has_its_order_at_every_point(tableau, weights):
-    """``sum_j b_j(theta) phi_j(tree) = theta^|tree| / gamma(tree)``, power by power."""
-    dense = tableau.dense
-    columns = list(zip(*map(exact, dense.weights), strict=True))
-
-    def residual(tree):
-        wanted = {order(tree): mpmath.mpf(1) / gamma(tree)}
-        return max(
-            abs(weights.sum(column, tree) - wanted.get(power, 0))
-            for power, column in enumerate(columns, start=1)
-        )
-
-    assert dense.order == tableau.order
-    assert max(map(residual, trees_up_to(dense.order))) < TINY
-    assert max(map(residual, trees(dense.order + 1))) > 1e-6
-
-
-def test_dense_output_is_continuously_differentiable(tableau):
-    for j, polynomial in enumerate(tableau.dense.weights):
-        at_end = sum((power + 1) * x for power, x in enumerate(polynomial))
-        assert abs(polynomial[0] - (j == 0)) < TINY
-        assert abs(at_end - (j == tableau.n_stages)) < TINY
 
 
 def test_dense_output_needs_its_extra_stages_only(tableau):
