@@ -13,12 +13,12 @@ from odeum.eager.control import Tolerance
 from odeum.eager.failures import solve_error
 from odeum.eager.field import RowField
 from odeum.eager.options import StepOptions
-from odeum.eager.outputs import Interpolant, Segments
+from odeum.eager.outputs import Interpolant
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import Failure
 from odeum.errors import InputError, unknown_name
 from odeum.gradient import discrete
-from odeum.solution import Solution
+from odeum.solution import Solution, spread
 from odeum.tree import Structure, structure_of
 from odeum.types import Field, PyTree, Tensor
 
@@ -126,13 +126,15 @@ def solve(
             dense=dense,
             on_failure=_raiser(len(flat)) if on_failure == "raise" else None,
             on_progress=on_progress,
+            on_backward=lambda work: stats.add_backward(work.spread(structure.batch_shape)),
         )
         outcome = GRADIENTS[gradient](problem)
+    stats = outcome.stats.spread(structure.batch_shape)
     return Solution(
         ts=ts,
         ys=_restored(outcome.ys, structure, joint=joint),
-        status=outcome.status,
-        stats=outcome.stats,
+        status=spread(outcome.status, structure.batch_shape),
+        stats=stats,
         engine="eager",
         engine_reason="the eager engine is the only one so far",
         interpolate=_interpolant(problem, outcome, structure, joint=joint) if dense else None,
@@ -202,11 +204,8 @@ def _restored(flat: Tensor, structure: Structure, *, joint: bool) -> PyTree:
 def _interpolant(
     problem: Problem, outcome: Outcome, structure: Structure, *, joint: bool
 ) -> Callable[[Tensor], PyTree]:
-    times = problem.times()
     n_rows = len(problem.y0)
-    if outcome.segments:
-        segments = Segments.concatenate(outcome.segments)
-        interpolant = Interpolant(problem.stepper(), segments, times)
+    interpolant = Interpolant(outcome.segments, problem.times().direction, problem.y0.detach())
 
     def evaluate(t: Tensor) -> PyTree:
         if t.ndim > 2 or (t.ndim == 2 and t.shape[1] != n_rows):
@@ -215,10 +214,7 @@ def _interpolant(
                 f"times, or [k, batch] with one column for each of its {n_rows} rows"
             )
         columns = t.reshape(-1, 1).expand(-1, n_rows) if t.ndim < 2 else t
-        if outcome.segments:
-            flat = interpolant(columns)
-        else:  # no row took a step
-            flat = problem.y0.new_full((len(columns), *problem.y0.shape), torch.nan)
+        flat = interpolant(columns)
         states = _restored(flat, structure, joint=joint)
         return pytree.tree_map(lambda x: x[0], states) if t.ndim == 0 else states
 

@@ -3,11 +3,14 @@
 A method is a record of coefficients and the constants that control its steps; no code of its own.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from odeum.control import Controller, I
 from odeum.errors import InputError, unknown_name
-from odeum.tableaus import EXPLICIT, RKTableau
+from odeum.tableaus import EXPLICIT, IMPLICIT, ROSENBROCK, RKTableau, RosenbrockTableau
+from odeum.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,111 @@ class ExplicitRungeKutta:
 
     tableau: RKTableau
     controller: Controller = I
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its steps follow a tolerance."""
+        return self.tableau.adaptive
+
+
+@dataclass(frozen=True)
+class ImplicitRungeKutta:
+    """An implicit Runge-Kutta method: each row solves its own stage equations.
+
+    Attributes:
+        tableau: the coefficients.
+        controller: constants of the step-size control; read where the step size adapts.
+        jacobian: ``f(t, y)`` or ``f(t, y, args)`` as the field is called, returning
+            [batch, dim, dim]; by forward-mode differentiation where None.
+
+    Example:
+        >>> import torch, odeum
+        >>> y0, ts = torch.ones(1, 1), torch.tensor([0.0, 1.0])
+        >>> odeum.solve(lambda t, y: -1e4 * (y - 1 / (1 + t)), y0, ts, method="kvaerno5").ys[-1]
+        tensor([[0.5000]])
+    """
+
+    tableau: RKTableau
+    controller: Controller = I
+    jacobian: Callable[..., Tensor] | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its steps follow a tolerance."""
+        return self.tableau.adaptive
+
+
+@dataclass(frozen=True)
+class Rosenbrock:
+    """A Rosenbrock method: implicit, but each stage is one linear system.
+
+    Attributes:
+        tableau: the coefficients.
+        controller: constants of the step-size control; read where the step size adapts.
+        jacobian: as for :class:`ImplicitRungeKutta`.
+    """
+
+    tableau: RosenbrockTableau
+    controller: Controller = I
+    jacobian: Callable[..., Tensor] | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its steps follow a tolerance."""
+        return True
+
+
+OneStep = ExplicitRungeKutta | ImplicitRungeKutta | Rosenbrock
+"""Methods that carry nothing but the state and its derivative from step to step."""
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Starts with one method and goes over to another where a row is stiff, and back.
+
+    Attributes:
+        nonstiff: an adaptive explicit method whose last two stages are at the end of the step, as
+            those of ``tsit5`` and ``dopri5``.
+        stiff: an adaptive method for stiff rows.
+
+    Example:
+        >>> import torch, odeum
+        >>> y0, ts = torch.ones(1, 1), torch.tensor([0.0, 1.0])
+        >>> odeum.solve(lambda t, y: -1e4 * (y - 1 / (1 + t)), y0, ts, method="auto").ys[-1]
+        tensor([[0.5000]])
+    """
+
+    nonstiff: ExplicitRungeKutta
+    stiff: ImplicitRungeKutta | Rosenbrock
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its steps follow a tolerance."""
+        return True
+
+    def __post_init__(self) -> None:
+        tableau = self.nonstiff.tableau
+        if not (tableau.adaptive and tableau.first_same_as_last and tableau.c[-2:] == (1, 1)):
+            raise InputError(
+                f"{tableau.name} cannot notice stiffness: give a nonstiff method whose last two "
+                "stages are at the end of the step, as dopri5 or tsit5"
+            )
+        if not self.stiff.adaptive:
+            raise InputError(
+                f"{self.stiff.tableau.name} has fixed steps: give an adaptive stiff method, as "
+                "rodas5p or kvaerno5"
+            )
+
+
+Method = OneStep | Auto
+
+_METHODS: dict[str, Method] = {
+    **{name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()},
+    **{name: ImplicitRungeKutta(tableau) for name, tableau in IMPLICIT.items()},
+    **{name: Rosenbrock(tableau) for name, tableau in ROSENBROCK.items()},
+    "auto": Auto(ExplicitRungeKutta(EXPLICIT["tsit5"]), Rosenbrock(ROSENBROCK["rodas5p"])),
+}
+"""Every method, by the name that ``method=`` gives it."""
 
 
 @dataclass(frozen=True)
@@ -61,35 +169,38 @@ def names() -> list[str]:
         >>> "tsit5" in names()
         True
     """
-    return list(EXPLICIT)
+    return list(_METHODS)
 
 
-def get(
-    method: str | ExplicitRungeKutta, *, controller: Controller | None = None
-) -> ExplicitRungeKutta:
-    """The method of that name.
+def get(method: str | Method, **options: Any) -> Any:
+    """The method of that name, with other options than its own.
 
     Args:
         method: a name from :func:`names`, or a method object.
-        controller: constants of its step-size control, as ``odeum.control.PI``.
+        **options: attributes of the method to change: ``controller``, the constants of its
+            step-size control, as ``odeum.control.PI``; for stiff methods ``jacobian``.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name or option.
 
     Example:
         >>> get("rk4").tableau.order
         4
     """
     if isinstance(method, str):
-        if method not in EXPLICIT:
+        if method not in _METHODS:
             raise unknown_name("method", method, names())
-        method = ExplicitRungeKutta(EXPLICIT[method])
-    if not isinstance(method, ExplicitRungeKutta):
+        method = _METHODS[method]
+    if not isinstance(method, Method):
         raise InputError(
             f"method is a {type(method).__name__}: give a name from odeum.methods.names() "
             "or an object from odeum.methods.get(name, ...)"
         )
-    return method if controller is None else replace(method, controller=controller)
+    known = [field.name for field in fields(method)]
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of {type(method).__name__}", name, known)
+    return replace(method, **options) if options else method
 
 
 def describe(name: str) -> Description:
@@ -100,12 +211,21 @@ def describe(name: str) -> Description:
         >>> d.order, d.adaptive, d.dense_order
         (5, True, 4)
     """
-    tableau = get(name).tableau
+    method = get(name)
+    if isinstance(method, Auto):
+        described = describe(method.nonstiff.tableau.name)
+        return replace(
+            described,
+            name=name,
+            stiff=True,
+            source=f"{described.name}, and {method.stiff.tableau.name} where a row is stiff",
+        )
+    tableau = method.tableau
     return Description(
         name=tableau.name,
         order=tableau.order,
-        adaptive=tableau.adaptive,
-        stiff=False,
+        adaptive=method.adaptive,
+        stiff=isinstance(method, Rosenbrock | ImplicitRungeKutta),
         dense_order=tableau.interpolant.order,
         n_stages=tableau.n_stages,
         source=tableau.source,

@@ -23,6 +23,7 @@ class Status(IntEnum):
     MAX_STEPS = 2
     STEP_TOO_SMALL = 3
     NON_FINITE = 4
+    NOT_CONVERGED = 5
 
 
 @dataclass
@@ -33,21 +34,35 @@ class Stats:
         n_evaluations: evaluations of the field.
         n_accepted: steps taken.
         n_rejected: steps tried and discarded.
+        n_jacobians: Jacobians of the field, where the method needs them; else None.
+        n_factorisations: matrices factorised, likewise.
         backward: the work of the backward solve, once it has run.
     """
 
     n_evaluations: Tensor
     n_accepted: Tensor
     n_rejected: Tensor
+    n_jacobians: Tensor | None = None
+    n_factorisations: Tensor | None = None
     backward: "Stats | None" = None
 
     def spread(self, batch_shape: tuple[int, ...]) -> "Stats":
         """The same for rows as the user counts them: see :func:`spread`."""
-        return Stats(
-            n_evaluations=spread(self.n_evaluations, batch_shape),
-            n_accepted=spread(self.n_accepted, batch_shape),
-            n_rejected=spread(self.n_rejected, batch_shape),
-        )
+        counts = {
+            name: None if count is None else spread(count, batch_shape)
+            for name, count in vars(self).items()
+            if name != "backward"
+        }
+        return Stats(**counts)
+
+    def add_backward(self, work: "Stats") -> None:
+        """Adds the work of a backward solve; a solve in parts has one for each."""
+        if self.backward is None:
+            self.backward = work
+            return
+        for name, count in vars(work).items():
+            if isinstance(count, torch.Tensor):
+                setattr(self.backward, name, getattr(self.backward, name) + count)
 
 
 def spread(values: Tensor, batch_shape: tuple[int, ...]) -> Tensor:

@@ -6,8 +6,10 @@ import torch
 from odeum.eager.control import Verdict
 from odeum.eager.explicit import stepper
 from odeum.eager.field import RowField
+from odeum.eager.ledger import Ledger
 from odeum.eager.loop import Loop
 from odeum.eager.outputs import Outputs
+from odeum.eager.records import Limits, Observers, State
 from odeum.eager.times import Times
 from odeum.solution import Status
 from odeum.tableaus import EXPLICIT
@@ -42,6 +44,19 @@ class Script:
         return h
 
 
+class Recorder:
+    """Takes steps as they are, and hands what became of them on."""
+
+    def __init__(self, add):
+        self.add = add
+
+    def step(self, stepper, *state):
+        return stepper.step(*state)
+
+    def end_derivative(self, field, t1, y1):
+        return field(t1, y1)
+
+
 def run(tries, *, h, ts, max_steps=None, records=None):
     n_rows = len(tries)
     y0 = torch.stack([torch.arange(n_rows).double(), torch.zeros(n_rows)], -1)
@@ -51,12 +66,14 @@ def run(tries, *, h, ts, max_steps=None, records=None):
 
     times = Times(ts, n_rows)
     rows = RowField(field, structure_of(y0), None, joint=False)
-    outputs = Outputs(times, EULER, y0, keep=False)
+    outputs = Outputs(times, y0, keep=False)
     script = Script(tries, h)
-    k0 = rows(times.start, y0)
-    loop = Loop(EULER, script, rows, y0, k0, times, outputs, max_steps=max_steps, tape=records)
-    loop.run()
-    return loop, outputs.ys(), script
+    start = State(torch.arange(n_rows), times.start, y0, rows(times.start, y0))
+    ledger = Ledger(n_rows, y0.device, implicit=False, n_evaluations=1)
+    observers = Observers(recorder=None if records is None else Recorder(records))
+    limits = Limits(max_steps)
+    Loop(EULER, script, rows, start, times, outputs, ledger, limits, observers).run()
+    return ledger, outputs.ys(), script
 
 
 def test_each_row_takes_its_own_steps():

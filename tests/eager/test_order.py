@@ -10,7 +10,7 @@ import odeum
 
 # Steps small enough to be asymptotic, large enough to stand above rounding.
 N_STEPS = {1: (100, 200, 400), 2: (64, 128, 256), 3: (48, 96, 192), 4: (48, 96, 192)}
-N_STEPS |= {5: (64, 96, 128), 8: (10, 12, 16)}
+N_STEPS |= {5: (64, 96, 128), 6: (24, 36, 48), 7: (10, 14, 20), 8: (10, 12, 16), 9: (6, 8, 10)}
 SPAN = 3.0
 
 

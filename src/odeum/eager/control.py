@@ -5,15 +5,20 @@ in odeum.control, the loop acts on what is judged here.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from odeum.control import Controller, step_factor
-from odeum.eager.explicit import Step, Stepper, combine
 from odeum.eager.field import RowField
+from odeum.eager.stepper import Step, Stepper
 from odeum.types import Tensor
+
+
+UNSOLVED_FACTOR = 0.25
+"""Factor of a step whose stage equations could not be solved."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,9 @@ class FixedSteps:
         return span.sign() * (math.inf if self.size is None else self.size), 0
 
     def judge(self, step: Step, memory: list[Tensor]) -> Verdict:
-        """Every finite step stands."""
-        return Verdict(step.y1.isfinite().all(-1, keepdim=True), None, memory)
+        """Every finite step stands, if its stages could be found."""
+        accept = step.y1.isfinite().all(-1, keepdim=True)
+        return Verdict(accept if step.solved is None else accept & step.solved, None, memory)
 
     def bound(self, h: Tensor) -> Tensor:
         """Steps are as they are."""
@@ -121,6 +127,7 @@ class AdaptiveSteps:
         tolerance: allowed error.
         h_first: first step; chosen by Hairer's rule where None.
         h_max: largest step.
+        norm: the size of a scaled error, [rows, dim] -> [rows, 1].
     """
 
     stepper: Stepper
@@ -128,18 +135,12 @@ class AdaptiveSteps:
     tolerance: Tolerance
     h_first: float | None
     h_max: float | None
+    norm: Callable[[Tensor], Tensor] = norm
 
     @property
     def lands_on_outputs(self) -> bool:
         """Outputs are interpolated."""
         return False
-
-    @property
-    def error_order(self) -> int:
-        """Power of the step size with which the error estimate shrinks."""
-        embedded = self.stepper.tableau.embedded_order
-        assert embedded is not None
-        return embedded + 1
 
     def judge(self, step: Step, memory: list[Tensor]) -> Verdict:
         """Accepts where the scaled error is at most 1."""
@@ -150,12 +151,16 @@ class AdaptiveSteps:
             ratio = ratio + magnitude.amax(-1, keepdim=True) * 0
             accept = ratio <= 1
             ratio = ratio.nan_to_num_(nan=math.inf)
-            factor = step_factor(self.controller, self.error_order, [ratio, *memory])
+            assert self.stepper.error_order is not None
+            factor = step_factor(self.controller, self.stepper.error_order, [ratio, *memory])
             if self.controller.has_memory:
                 # Never a larger step after a rejection, whatever is remembered.
                 factor = torch.where(accept, factor, factor.clamp(max=1.0))
                 previous = memory[0] if memory else torch.ones_like(ratio)
                 memory = [torch.where(accept, ratio, previous), previous]
+            if step.solved is not None:
+                accept = accept & step.solved
+                factor = torch.where(step.solved, factor, UNSOLVED_FACTOR)
         return Verdict(accept, factor, memory)
 
     def _error_ratio(self, step: Step, scale: Tensor) -> Tensor:
@@ -164,13 +169,12 @@ class AdaptiveSteps:
         With two estimates ``e5`` and ``e3`` it is ``e5^2 / sqrt(e5^2 + 0.01 e3^2)``, which shrinks
         as ``h^8`` (Hairer, Norsett & Wanner I, II.10).
         """
-        h = step.h.detach().abs().to(scale.dtype)
-        errors = [norm(combine(step.ks, weights) / scale) for weights in self.stepper.b_error]
+        errors = [self.norm(error / scale) for error in self.stepper.errors(step)]
         if len(errors) == 1:
-            return errors[0] * h
+            return errors[0]
         fine, coarse = errors
         squares = fine**2 + 0.01 * coarse**2
-        return torch.where(squares > 0, fine**2 / squares.sqrt(), fine) * h
+        return torch.where(squares > 0, fine**2 / squares.sqrt(), fine)
 
     def first(
         self, field: RowField, t: Tensor, y: Tensor, k: Tensor, span: Tensor
@@ -185,14 +189,14 @@ class AdaptiveSteps:
             return self.bound(direction * self.h_first), 0
         longest = span.abs()
         scale = self.tolerance.scale(y.abs())
-        d0, d1 = norm(y / scale), norm(k / scale)
+        d0, d1 = self.norm(y / scale), self.norm(k / scale)
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         h0 = torch.minimum(h0.to(t.dtype), longest)
         h = h0 * direction
         k1 = field((t + h).to(y.dtype), y + h.to(y.dtype) * k)
-        d2 = norm((k1 - k) / scale).to(t.dtype) / h0
+        d2 = self.norm((k1 - k) / scale).to(t.dtype) / h0
         steepest = torch.maximum(d1.to(t.dtype), d2)
-        h1 = (0.01 / steepest).pow(1 / (self.stepper.tableau.order + 1))
+        h1 = (0.01 / steepest).pow(1 / (self.stepper.order + 1))
         h1 = torch.where(steepest <= 1e-15, torch.clamp(h0 * 1e-3, min=1e-6), h1)
         h = torch.minimum(torch.minimum(100 * h0, h1), longest)
         # Where Euler's step already left the field's domain, its size is the safer guess.

@@ -4,6 +4,7 @@ Owns the translation to the user's shapes, and the checks of what comes back. Kn
 """
 
 import inspect
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,8 @@ class RowField:
         structure: the user's state.
         args: the user's, whole.
         joint: whether the batch is one row (then ``rows`` is 1 and ``dim`` the whole batch).
-        rows: which rows of the batch a call holds, None for all of them.
+        rows: which of the user's rows a call holds, None for all of them.
+        batch: which of the user's rows are the batch that is solved, None for all of them.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class RowField:
         *,
         joint: bool,
         rows: Tensor | None = None,
+        batch: Tensor | None = None,
     ) -> None:
         self.field = field
         self.structure = structure
         self.args = args
         self.joint = joint
         self.rows = rows
+        self.batch = batch
         self.scalar_time = joint or not structure.batch_shape
         self._direct = structure.is_flat and not joint
         self._has_args = args is not None or _takes_args(field)
@@ -98,13 +102,34 @@ class RowField:
             with torch.enable_grad():  # whether a gradient is recorded is for each call to say
                 self._args = pytree.tree_map(self._cut, args)
 
-    def select(self, rows: Tensor | None) -> "RowField":
-        """This field on those rows of the batch."""
-        return RowField(self.field, self.structure, self.args, joint=self.joint, rows=rows)
+    def select(self, rows: Tensor) -> "RowField":
+        """This field on those rows of its batch."""
+        if self.batch is not None:
+            rows = self.batch[rows]
+        return RowField(
+            self.field, self.structure, self.args, joint=self.joint, rows=rows, batch=self.batch
+        )
+
+    def part(self, positions: Tensor) -> "RowField":
+        """This field on some of the rows it holds."""
+        rows = positions if self.rows is None else self.rows[positions]
+        return RowField(
+            self.field, self.structure, self.args, joint=self.joint, rows=rows, batch=self.batch
+        )
+
+    def narrowed(self, rows: Tensor) -> "RowField":
+        """This field where those rows of its batch are the whole batch."""
+        if self.batch is not None:
+            rows = self.batch[rows]
+        return RowField(
+            self.field, self.structure, self.args, joint=self.joint, rows=rows, batch=rows
+        )
 
     def with_args(self, args: PyTree) -> "RowField":
         """This field with other ``args``."""
-        return RowField(self.field, self.structure, args, joint=self.joint, rows=self.rows)
+        return RowField(
+            self.field, self.structure, args, joint=self.joint, rows=self.rows, batch=self.batch
+        )
 
     def with_field(self, field: Field) -> "RowField":
         """The same around another function that is called like this one."""
@@ -114,17 +139,9 @@ class RowField:
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """The derivative, [rows, dim], at times [rows, 1]."""
-        state = y if self._direct else self._unflatten(y)
-        if not self._direct:
-            rank = pytree.tree_leaves(state)[0].ndim
-            t = t.reshape(() if self.scalar_time else (len(y),) + (1,) * (rank - 1))
-        try:
-            dy = self.field(t, state, self._args) if self._has_args else self.field(t, state)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            explained = self._explained(error, t, len(y))
-            if explained is error:
-                raise
-            raise explained from error
+        inputs = self.inputs(t, y)
+        dy = self._called(self.field, inputs, len(y))
+        state = inputs[1]
         if not (
             isinstance(dy, torch.Tensor)
             and isinstance(state, torch.Tensor)
@@ -133,6 +150,29 @@ class RowField:
         ):
             self._check(dy, state)
         return dy if self._direct else self.structure.flatten(dy).reshape(y.shape)
+
+    def inputs(self, t: Tensor, y: Tensor) -> tuple[Any, ...]:
+        """What the user's functions are called with, from times [rows, 1] and states [rows, dim].
+
+        Returns:
+            ``(t, y)`` in the user's shapes, and ``args`` with the entries of these rows where the
+            field takes them.
+        """
+        state = y
+        if not self._direct:
+            state = self._unflatten(y)
+            rank = pytree.tree_leaves(state)[0].ndim
+            t = t.reshape(() if self.scalar_time else (len(y),) + (1,) * (rank - 1))
+        return (t, state, self._args) if self._has_args else (t, state)
+
+    def _called(self, function: Callable[..., Any], inputs: tuple[Any, ...], n_rows: int) -> Any:
+        try:
+            return function(*inputs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            explained = self._explained(error, inputs[0], n_rows)
+            if explained is error:
+                raise
+            raise explained from error
 
     def _unflatten(self, y: Tensor) -> PyTree:
         if self.joint and self.structure.batch_shape:

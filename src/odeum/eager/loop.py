@@ -5,27 +5,36 @@ A row's history never depends on the rows beside it.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 
 from odeum.eager.control import StepControl, Verdict
-from odeum.eager.explicit import Step, Weights
 from odeum.eager.field import RowField
+from odeum.eager.ledger import HANDED_OVER, RUNNING, Ledger
 from odeum.eager.outputs import Outputs, Segments
-from odeum.eager.records import Failure, Record
+from odeum.eager.records import (
+    CUT_ELSEWHERE,
+    END,
+    NOT_CUT,
+    Failure,
+    Limits,
+    Marked,
+    Marks,
+    Observers,
+    Record,
+    State,
+)
+from odeum.eager.stepper import Memory, Step, Stepper
 from odeum.eager.times import Times
-from odeum.solution import Stats, Status
-from odeum.tableaus import RKTableau
+from odeum.solution import Status
 from odeum.types import Tensor
 
 CHECK_INTERVAL = 16
 """Tried steps between looks at what need not be looked at every time."""
 
-RUNNING = -1
-"""In place of a Status: the row goes on."""
-
 _OF_RUNNING_ROWS = (
+    "_rows",
     "_t",
     "_y",
     "_k",
@@ -37,127 +46,104 @@ _OF_RUNNING_ROWS = (
 )
 
 
-class Steps(Protocol):
-    """What makes the steps: a stepper, or one that remembers them."""
-
-    @property
-    def tableau(self) -> RKTableau:
-        """The method."""
-        ...
-
-    @property
-    def fsal(self) -> bool:
-        """Whether the last stage of a step is the first of the next."""
-        ...
-
-    @property
-    def extra_stages(self) -> list[Weights]:
-        """The extra stages of the dense output."""
-        ...
-
-    def step(self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor) -> Step:
-        """Tries one step of all running rows."""
-        ...
-
-    def end_derivative(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
-        """``f(t1, y1)`` at the end of the last step."""
-        ...
-
-    def extra_derivatives(
-        self, field: RowField, t: Tensor, h: Tensor, y: Tensor, ks: list[Tensor]
-    ) -> list[Tensor]:
-        """The extra stages of the dense output, after ``ks``."""
-        ...
-
-
 class Loop:
-    """The solve of a batch of rows, as far as it has come.
+    """The solve of rows of a batch by one method, as far as it has come.
 
     Args:
         stepper: the method.
         control: chooses step sizes.
-        field: the field on all rows.
-        y0: initial states, [batch, dim].
-        k0: derivatives there, [batch, dim].
+        field: the field on the whole batch.
+        start: where the rows begin.
         times: the output times.
         outputs: takes the accepted steps, to evaluate the states asked for.
-        max_steps: tried steps after which rows stop; None for no limit.
-        h_min: a row whose step must shrink below this stops.
-        tape: told of every step that any row accepts.
-        on_failure: told of the first row that fails; may raise.
-        on_progress: told the times of the rows still running, now and then.
+        ledger: where the rows' ends and work are written down.
+        limits: what ends a row early.
+        observers: who is told.
 
     Attributes:
-        status: how each row ended, [batch].
-        stats: the work each row took, [batch].
+        marked: the states at marks.
+        handed_over: rows that another loop is to go on with.
     """
 
     def __init__(
         self,
-        stepper: Steps,
+        stepper: Stepper,
         control: StepControl,
         field: RowField,
-        y0: Tensor,
-        k0: Tensor,
+        start: State,
         times: Times,
         outputs: Outputs,
-        *,
-        max_steps: int | None = None,
-        h_min: float = 0.0,
-        tape: Callable[[Record], None] | None = None,
-        on_failure: Callable[[Failure], None] | None = None,
-        on_progress: Callable[[Tensor, Tensor], None] | None = None,
+        ledger: Ledger,
+        limits: Limits,
+        observers: Observers,
     ) -> None:
+        self.marked: list[Marked] = []
+        self.handed_over: list[State] = []
         self._stepper = stepper
         self._control = control
         self._times = times
         self._outputs = outputs
-        self._max_steps = max_steps
-        self._h_min = h_min
-        self._tape = tape
-        self._on_failure = on_failure
-        self._on_progress = on_progress
-
-        rows = torch.arange(len(y0), device=y0.device)
-        self.status = torch.full_like(rows, Status.SUCCESS)
-        zeros = torch.zeros_like(rows)
-        self.stats = Stats(zeros, zeros.clone(), zeros.clone())
-        # Work beyond what every running row has had, per row of the whole batch.
-        self._extra_evaluations = torch.zeros_like(rows)
-        self._n_evaluations = 1
+        self._ledger = ledger
+        self._limits = limits
+        self._observers = observers
+        self._recorder = observers.recorder
+        self._looks_inside = any(watch.looks_inside for watch in observers.watches)
+        # What every running row has had in this loop.
+        self._n_evaluations = 0
         self._n_tried = 0
 
         # Of the rows still running:
-        self._field = field
-        self._rows = rows
-        self._t = times.start
-        self._y = y0
-        self._k = k0
-        self._h = times.end - times.start
-        self._stop_index = torch.full_like(
-            rows, 1 if control.lands_on_outputs else times.n_times - 1
-        )
-        self._stop = times.at(self._stop_index, rows).unsqueeze(-1)
+        self._rows = rows = start.rows
+        self._field = field if len(rows) == ledger.n_rows else field.select(rows)
+        self._t = start.t
+        self._y = start.y
+        self._k = start.k
+        self._has_first_step = start.h is not None
+        self._h = times.end[rows] - start.t if start.h is None else start.h
+        self._stop_index = self._first_stop_index()
+        self._stop = times.stop(self._stop_index, rows)
         self._n_rejected = torch.zeros_like(rows)
         self._met_non_finite = torch.zeros_like(rows, dtype=torch.bool)
-        self._memory: list[Tensor] = []
+        self._ratios: list[Tensor] = []
+        self._memory: Memory = ()
 
         self._success = rows.new_tensor(int(Status.SUCCESS))
         self._running = rows.new_tensor(RUNNING)
 
+    def _first_stop_index(self) -> Tensor:
+        last = torch.full_like(self._rows, self._times.n_times - 1)
+        if not self._control.lands_on_outputs:
+            return last
+        return torch.minimum(self._times.counts(self._rows, self._t, self._t)[0], last)
+
     def run(self) -> None:
         """Takes every row to its end or its failure."""
         self._retire_unstartable()
-        if len(self._rows):
+        if not len(self._rows):
+            return
+        if not self._has_first_step:
             self._choose_first_step()
+        budget = self._budget()
         while len(self._rows):
-            if self._max_steps is not None and self._n_tried >= self._max_steps:
-                self._retire(torch.full_like(self._rows, Status.MAX_STEPS))
-                return
+            if budget is not None and self._n_tried >= budget:
+                self._stop_exhausted()
+                budget = self._budget()
+                continue
             self._n_tried += 1
             self._attempt()
             if self._n_tried % CHECK_INTERVAL == 0 and len(self._rows):
                 self._check_in()
+
+    def _budget(self) -> int | None:
+        """Tries in this loop after which some row has had all it may have."""
+        if self._limits.max_steps is None or not len(self._rows):
+            return None
+        return self._limits.max_steps - int(self._ledger.n_tried(self._rows).max())
+
+    def _stop_exhausted(self) -> None:
+        n_tried = self._ledger.n_tried(self._rows) + self._n_tried
+        exhausted = n_tried >= self._limits.max_steps
+        self._retire(torch.where(exhausted, int(Status.MAX_STEPS), self._running))
 
     def _retire_unstartable(self) -> None:
         finite = (self._y.isfinite() & self._k.isfinite()).all(-1)
@@ -184,54 +170,91 @@ class Loop:
         else:
             landing = self._h.abs() * 1.01 >= remaining.abs()
         h = torch.where(landing, remaining, self._h)
-        step = self._stepper.step(self._field, self._t, h, self._y, self._k)
-        self._n_evaluations += self._stepper.tableau.n_stages - 1
-        verdict = self._control.judge(step, self._memory)
-        self._memory = verdict.memory
-        if bool((verdict.accept & ~landing).all()):
+        step = self._take(h)
+        self._n_evaluations += self._stepper.n_evaluations
+        if step.work is not None:
+            self._ledger.add_work(self._rows, step.work)
+        self._memory = step.memory
+        verdict = self._control.judge(step, self._ratios)
+        self._ratios = verdict.memory
+        if not self._observers.watches and bool((verdict.accept & ~landing).all()):
             self._accept_all(step, verdict)
         else:
             self._accept_some(step, verdict, landing)
+
+    def _take(self, h: Tensor) -> Step:
+        state = (self._field, self._t, h, self._y, self._k, self._memory)
+        if self._recorder is None:
+            return self._stepper.step(*state)
+        return self._recorder.step(self._stepper, *state)
 
     def _accept_all(self, step: Step, verdict: Verdict) -> None:
         """The usual case: every row goes on from where the step ended."""
         t1 = step.t + step.h
         k1 = self._end_derivative(step, t1, None)
-        self._keep(step, t1, k1, accept=None, landed=None)
+        self._keep(step, self._segments(step, t1, k1), None, None, None)
         self._t, self._y, self._k = t1, step.y1, k1
         if verdict.factor is not None:
             self._h = self._control.bound(self._h * verdict.factor.to(self._h.dtype))
 
     def _accept_some(self, step: Step, verdict: Verdict, landing: Tensor) -> None:
-        """The step that some rows reject, or that lands some rows on a stop."""
-        accept = verdict.accept
-        everywhere = bool(accept.all())
-        landed = (landing & accept).squeeze(-1)
+        """The step that some rows reject, that lands some on a stop, or that is watched."""
+        everywhere = bool(verdict.accept.all())
+        accept = None if everywhere else verdict.accept
+        landed = (landing & verdict.accept).squeeze(-1)
         t1 = torch.where(landing, self._stop, step.t + step.h)
-        if not everywhere:
+        if accept is not None:
             self._n_rejected = self._n_rejected + ~accept.squeeze(-1)
             t1 = torch.where(accept, t1, step.t)
             if torch.is_grad_enabled():
                 step = self._retaken(step, accept)
-        finished = landed
-        if self._control.lands_on_outputs:
-            finished = landed & (self._stop_index == self._times.n_times - 1)
+        finished = landed & (self._stop == self._times.end[self._rows]).squeeze(-1)
         status = torch.where(finished, self._success, self._running)
         self._resize(step, verdict, status, everywhere=everywhere)
         k1 = self._end_derivative(step, t1, finished)
-        self._keep(step, t1, k1, accept=None if everywhere else accept, landed=landed)
-        self._t = t1
-        self._y = step.y1 if everywhere else torch.where(accept, step.y1, step.y)
-        self._k = k1 if everywhere else torch.where(accept, k1, self._k)
+        segments = self._segments(step, t1, k1)
+        y1 = step.y1 if accept is None else torch.where(accept, step.y1, step.y)
+        if self._observers.watches:
+            segments, status, marks = self._watched(step, segments, y1, status)
+            landed = landed & (segments.t1 == t1).squeeze(-1)
+        else:
+            marks = self._end_marks(segments.t1, status)
+        self._keep(step, segments, accept, landed, marks)
+        self._t, self._y = segments.t1, y1
+        self._k = k1 if accept is None else torch.where(accept, k1, self._k)
         if self._control.lands_on_outputs:
             self._stop_index = self._stop_index + (landed & ~finished)
-            self._stop = self._times.at(self._stop_index, self._rows).unsqueeze(-1)
+            self._stop = self._times.stop(self._stop_index, self._rows)
         self._retire(status)
+
+    def _watched(
+        self, step: Step, segments: Segments, y1: Tensor, status: Tensor
+    ) -> tuple[Segments, Tensor, Marks | None]:
+        """The steps as the watches leave them, how rows end, and what is marked in them."""
+        marks = []
+        for watch in self._observers.watches:
+            sighting = watch.look(self._field, step, segments, y1, status)
+            segments, status = replace(segments, t1=sighting.t1), sighting.status
+            marks.append(sighting.marks)
+        marks.append(self._end_marks(segments.t1, status))
+        found = [part for part in marks if part is not None]
+        return segments, status, Marks.concatenate(found) if found else None
+
+    def _end_marks(self, t1: Tensor, status: Tensor) -> Marks | None:
+        if not self._observers.marks_end:
+            return None
+        at = (status == Status.SUCCESS).nonzero().squeeze(-1)
+        return Marks(at, t1[at].squeeze(-1).detach(), torch.full_like(at, END)) if len(at) else None
 
     def _resize(self, step: Step, verdict: Verdict, status: Tensor, *, everywhere: bool) -> None:
         """The next step sizes; ``status`` is told of rows that no step size can help."""
         if verdict.factor is None:
-            status.masked_fill_(~verdict.accept.squeeze(-1), int(Status.NON_FINITE))
+            if not everywhere:
+                reason = torch.full_like(status, Status.NON_FINITE)
+                if step.solved is not None:
+                    stuck = (step.y + self._k).isfinite().all(-1) & ~step.solved.squeeze(-1)
+                    reason.masked_fill_(stuck, int(Status.NOT_CONVERGED))
+                status.copy_(torch.where(verdict.accept.squeeze(-1), status, reason))
             return
         self._h = self._control.bound(step.h.detach() * verdict.factor.to(self._h.dtype))
         if everywhere:
@@ -252,7 +275,8 @@ class Loop:
         """Whether the next step is below what moves the time, or what the user allows, [rows]."""
         eps = torch.finfo(self._t.dtype).eps
         reach = torch.maximum(self._t.detach().abs(), eps * self._times.end[self._rows].abs())
-        return (self._h.abs() < torch.clamp(10 * eps * reach, min=self._h_min)).squeeze(-1)
+        smallest = torch.clamp(10 * eps * reach, min=self._limits.h_min)
+        return (self._h.abs() < smallest).squeeze(-1)
 
     def _retaken(self, step: Step, accept: Tensor) -> Step:
         """The step, recorded by autograd in the rows that accept it alone.
@@ -262,56 +286,93 @@ class Loop:
         """
         at = accept.squeeze(-1).nonzero().squeeze(-1)
         if not len(at):
-            return Step(step.t, step.h, step.y, step.y, [torch.zeros_like(k) for k in step.ks])
-        t, h, y, k = (x[at] for x in (step.t, step.h, step.y, self._k))
-        again = self._stepper.step(self._field_on(self._rows[at]), t, h, y, k)
+            return replace(step, y1=step.y, ks=[torch.zeros_like(k) for k in step.ks])
+        state = [x[at] for x in (step.t, step.h, step.y, self._k)]
+        ks = [k[at] for k in step.ks]
+        again = self._stepper.record(self._field_on(self._rows[at]), *state, ks, with_end=True)
         y1, *ks = (_put(torch.zeros_like(step.y), at, x) for x in (again.y1, *again.ks))
-        return Step(step.t, step.h, step.y, y1, ks)
+        return replace(step, y1=y1, ks=ks)
 
     def _end_derivative(self, step: Step, t1: Tensor, finished: Tensor | None) -> Tensor:
         """``f(t1, y1)``, [rows, dim], in rows that moved and go on or interpolate (None: all)."""
-        if self._stepper.fsal:
-            return step.ks[-1]
+        if self._stepper.end_stage is not None:
+            return step.ks[self._stepper.end_stage]
         if finished is None:
             self._n_evaluations += 1
-            return self._stepper.end_derivative(self._field, t1, step.y1)
+            return self._evaluate_end(self._field, t1, step.y1)
         wanted = (t1 != step.t).squeeze(-1) & (~finished | self._wants_inside(step.t, t1))
         return self._evaluate_where(
-            wanted,
-            step,
-            lambda field, at: [self._stepper.end_derivative(field, t1[at], step.y1[at])],
+            wanted, step, lambda field, at: [self._evaluate_end(field, t1[at], step.y1[at])]
         )[0]
 
-    def _keep(
-        self, step: Step, t1: Tensor, k1: Tensor, *, accept: Tensor | None, landed: Tensor | None
-    ) -> None:
-        """Hands a step on to the outputs and to the tape."""
-        ks = step.ks if self._stepper.fsal else [*step.ks, k1]
-        if self._stepper.extra_stages:
+    def _evaluate_end(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
+        if self._recorder is None:
+            return field(t1.to(y1.dtype), y1)
+        return self._recorder.end_derivative(field, t1, y1)
+
+    def _segments(self, step: Step, t1: Tensor, k1: Tensor) -> Segments:
+        """The steps with what their dense output needs."""
+        derivatives = self._stepper.derivatives(step.ks, k1)
+        if self._stepper.n_extra:
             wanted = self._wants_inside(step.t, t1) & (t1 != step.t).squeeze(-1)
-            before = ks
-            ks = ks + self._evaluate_where(
+            derivatives = derivatives + self._evaluate_where(
                 wanted,
                 step,
                 lambda field, at: self._stepper.extra_derivatives(
-                    field, step.t[at], step.h[at], step.y[at], [k[at] for k in before]
+                    field, step.t[at], step.h[at], step.y[at], [k[at] for k in derivatives]
                 ),
-                n_values=len(self._stepper.extra_stages),
+                n_values=self._stepper.n_extra,
             )
-        stacked = torch.stack(ks)
-        segments = Segments(self._rows, step.t, t1, step.h, step.y, stacked)
-        if accept is not None and self._outputs.keep:
-            segments = segments.select(accept.squeeze(-1).nonzero().squeeze(-1))
+        ks = torch.stack(derivatives)
+        return Segments(self._stepper.dense, self._rows, step.t, t1, step.h, step.y, ks)
+
+    def _keep(
+        self,
+        step: Step,
+        segments: Segments,
+        accept: Tensor | None,
+        landed: Tensor | None,
+        marks: Marks | None,
+    ) -> None:
+        """Hands a step on to the outputs and to the recorder."""
+        if marks is not None:
+            y = segments.evaluate(marks.position, marks.t)
+            rows = self._rows[marks.position]
+            self.marked.append(Marked(rows, marks.t, marks.event, y))
         # A rejected row's step ends where it starts: no output lies inside.
-        self._outputs.add(segments)
-        if self._tape is not None:
-            finite = accept is None or bool(stacked.isfinite().all())
-            stops = None if landed is None else torch.where(landed, self._stop_index, -1)
-            self._tape(Record(self._rows, accept, step.t, step.h, t1, step.y, stops, finite))
+        kept = segments
+        if accept is not None and self._outputs.keep:
+            kept = segments.select(accept.squeeze(-1).nonzero().squeeze(-1))
+        self._outputs.add(kept)
+        if self._recorder is not None:
+            finite = accept is None or bool(segments.ks.isfinite().all())
+            self._recorder.add(
+                Record(
+                    self._stepper,
+                    self._rows,
+                    accept,
+                    step.t,
+                    step.h,
+                    segments.t1,
+                    step.y,
+                    step.ks if self._stepper.implicit else [],
+                    self._output_stops(landed),
+                    marks,
+                    finite,
+                )
+            )
+
+    def _output_stops(self, landed: Tensor | None) -> Tensor | None:
+        """Index of the output time that rows landed on, [rows]."""
+        if landed is None:
+            return None
+        outputs = self._times.at(self._stop_index, self._rows)
+        stops = torch.where(self._stop.squeeze(-1) == outputs, self._stop_index, CUT_ELSEWHERE)
+        return torch.where(landed, stops, NOT_CUT)
 
     def _wants_inside(self, t: Tensor, t1: Tensor) -> Tensor:
         """Which rows have states asked for strictly inside a step, [rows]."""
-        if self._outputs.keep:
+        if self._outputs.keep or self._looks_inside:
             return torch.ones_like(self._rows, dtype=torch.bool)
         return self._times.has_interior(self._rows, t, t1)
 
@@ -327,7 +388,7 @@ class Loop:
         if not len(at):
             return [torch.zeros_like(step.y)] * n_values
         rows = self._rows[at]
-        self._extra_evaluations[rows] += n_values
+        self._ledger.stats.n_evaluations[rows] += n_values
         values = evaluate(self._field_on(rows), at)
         return [_put(torch.zeros_like(step.y), at, value) for value in values]
 
@@ -338,31 +399,40 @@ class Loop:
         """What need not be done at every step."""
         # Steps may be accepted and yet be too small to move the time.
         self._retire(torch.where(self._too_small(), self._reason(), self._running))
-        if self._on_progress is not None and len(self._rows):
-            self._on_progress(self._rows, self._t)
+        if self._observers.on_progress is not None and len(self._rows):
+            self._observers.on_progress(self._rows, self._t)
 
     def _retire(self, status: Tensor) -> None:
         """Writes down how rows ended and lets them go."""
         ended = (status != RUNNING).nonzero().squeeze(-1)
         if not len(ended):
             return
-        rows, how = self._rows[ended], status[ended]
-        n_rejected = self._n_rejected[ended]
-        self.status[rows] = how
-        self.stats.n_rejected[rows] = n_rejected
-        self.stats.n_accepted[rows] = self._n_tried - n_rejected
-        self.stats.n_evaluations[rows] = self._n_evaluations + self._extra_evaluations[rows]
-        if self._on_failure is not None and bool((how != Status.SUCCESS).any()):
-            first = int((how != Status.SUCCESS).nonzero()[0])
-            self._on_failure(self._failure(int(ended[first]), Status(int(how[first]))))
+        how = status[ended]
+        self._ledger.close(
+            self._rows[ended],
+            how,
+            n_evaluations=self._n_evaluations,
+            n_tried=self._n_tried,
+            n_rejected=self._n_rejected[ended],
+        )
+        self._hand_over((status == HANDED_OVER).nonzero().squeeze(-1))
+        failed = how > Status.EVENT
+        if self._observers.on_failure is not None and bool(failed.any()):
+            first = int(failed.nonzero()[0])
+            self._observers.on_failure(self._failure(int(ended[first]), Status(int(how[first]))))
         left = (status == RUNNING).nonzero().squeeze(-1)
-        self._rows = self._rows[left]
+        for name in _OF_RUNNING_ROWS:
+            setattr(self, name, getattr(self, name).index_select(0, left))
         if not len(left):
             return
         self._field = self._field.select(self._rows)
-        for name in _OF_RUNNING_ROWS:
-            setattr(self, name, getattr(self, name).index_select(0, left))
-        self._memory = [ratio[left] for ratio in self._memory]
+        self._ratios = [ratio[left] for ratio in self._ratios]
+        self._memory = tuple(x[left] for x in self._memory)
+
+    def _hand_over(self, at: Tensor) -> None:
+        if len(at):
+            t, y, k, h = (x.index_select(0, at) for x in (self._t, self._y, self._k, self._h))
+            self.handed_over.append(State(self._rows[at], t, y, k, h))
 
     def _failure(self, i: int, status: Status) -> Failure:
         return Failure(
@@ -370,7 +440,7 @@ class Loop:
             status=status,
             t=float(self._t[i]),
             h=float(self._h[i]),
-            n_tried=self._n_tried,
+            n_tried=int(self._ledger.n_tried(self._rows[i])),
             y=self._y[i].detach(),
             k=self._k[i].detach(),
         )

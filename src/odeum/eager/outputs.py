@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from odeum.eager.explicit import Stepper, interpolate
+from odeum.eager.dense import Interpolation
 from odeum.eager.times import Times
 from odeum.types import Tensor
 
@@ -20,6 +20,7 @@ class Segments:
     """Accepted steps with what their interpolant needs.
 
     Attributes:
+        dense: the continuous extension of the method that took them.
         rows: the row of each step, [steps].
         t: where they start, [steps, 1].
         t1: where they end, [steps, 1].
@@ -28,6 +29,7 @@ class Segments:
         ks: derivatives, [derivatives, steps, dim].
     """
 
+    dense: Interpolation
     rows: Tensor
     t: Tensor
     t1: Tensor
@@ -35,30 +37,44 @@ class Segments:
     y: Tensor
     ks: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, in the order of the attributes."""
+        return (self.rows, self.t, self.t1, self.h, self.y, self.ks)
+
     def select(self, steps: Tensor) -> "Segments":
         """Some of the steps."""
         rows, t, t1, h, y = (
             x.index_select(0, steps) for x in (self.rows, self.t, self.t1, self.h, self.y)
         )
-        return Segments(rows, t, t1, h, y, self.ks.index_select(1, steps))
+        return Segments(self.dense, rows, t, t1, h, y, self.ks.index_select(1, steps))
 
     @staticmethod
     def concatenate(parts: "list[Segments]") -> "Segments":
-        """All steps as one, in the order given."""
+        """All steps of one method as one, in the order given."""
         if len(parts) == 1:
             return parts[0]
         rows, t, t1, h, y = (
             torch.cat([getattr(part, name) for part in parts])
             for name in ("rows", "t", "t1", "h", "y")
         )
-        return Segments(rows, t, t1, h, y, torch.cat([part.ks for part in parts], 1))
+        ks = torch.cat([part.ks for part in parts], 1)
+        return Segments(parts[0].dense, rows, t, t1, h, y, ks)
 
-    def evaluate(self, stepper: Stepper, step: Tensor, t: Tensor) -> Tensor:
+    @staticmethod
+    def by_method(parts: "list[Segments]") -> "list[Segments]":
+        """One for each method that took any of the steps, in the order given."""
+        methods: dict[int, list[Segments]] = {}
+        for part in parts:
+            methods.setdefault(id(part.dense), []).append(part)
+        return [Segments.concatenate(same) for same in methods.values()]
+
+    def evaluate(self, step: Tensor, t: Tensor) -> Tensor:
         """States at times ``t`` [k], each inside the step at position ``step`` [k]."""
         h = self.h.index_select(0, step)
         theta = (t - self.t.index_select(0, step).squeeze(-1)) / h.squeeze(-1)
         y = self.y.index_select(0, step)
-        return interpolate(stepper, theta, h.to(y.dtype), y, self.ks.index_select(1, step))
+        return self.dense(theta, h.to(y.dtype), y, self.ks.index_select(1, step))
 
 
 class Outputs:
@@ -66,22 +82,21 @@ class Outputs:
 
     Args:
         times: the output times.
-        stepper: the method.
         y0: initial states, [batch, dim].
         keep: whether to keep all steps, for evaluation at any time.
     """
 
-    def __init__(self, times: Times, stepper: Stepper, y0: Tensor, *, keep: bool) -> None:
+    def __init__(self, times: Times, y0: Tensor, *, keep: bool) -> None:
         self.times = times
-        self.stepper = stepper
         self.keep = keep
-        self.kept: list[Segments] = []
+        self._kept: list[Segments] = []
         self._waiting: list[Segments] = []
         self._bytes = 0
         self._n_rows = len(y0)
         # Flat over (time, row): NaN where a row never arrives.
         self._ys = y0.new_full((times.n_times * len(y0), y0.shape[1]), torch.nan)
-        self._ys.narrow(0, 0, len(y0)).copy_(y0)
+        if times.starts_at_output:
+            self._ys.narrow(0, 0, len(y0)).copy_(y0)
 
     def add(self, segments: Segments) -> None:
         """Takes accepted steps; of each row in the order of time."""
@@ -93,15 +108,20 @@ class Outputs:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        segments = Segments.concatenate(self._waiting)
-        self._waiting, self._bytes = [], 0
-        if self.keep:
-            self.kept.append(segments)
-        step, index = self.times.hits(segments.rows, segments.t, segments.t1)
-        if len(step):
-            rows = segments.rows.index_select(0, step)
-            states = segments.evaluate(self.stepper, step, self.times.at(index, rows))
-            self._ys.index_copy_(0, index * self._n_rows + rows, states)
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        for segments in Segments.by_method(waiting):
+            if self.keep:
+                self._kept.append(segments)
+            step, index = self.times.hits(segments.rows, segments.t, segments.t1)
+            if len(step):
+                rows = segments.rows.index_select(0, step)
+                states = segments.evaluate(step, self.times.at(index, rows))
+                self._ys.index_copy_(0, index * self._n_rows + rows, states)
+
+    def segments(self) -> list[Segments]:
+        """All steps, where they are kept; those of each method together."""
+        self._flush()
+        return Segments.by_method(self._kept)
 
     def ys(self) -> Tensor:
         """[time, batch, dim]."""
@@ -113,39 +133,51 @@ class Interpolant:
     """The state of every row at any time of its solve.
 
     Args:
-        stepper: the method.
-        segments: all accepted steps.
-        times: the output times, for each row's direction.
+        segments: all accepted steps, those of each method together; of each row in the order of
+            time.
+        direction: +1 or -1 per row, [batch, 1].
+        like: states, [batch, dim].
     """
 
-    def __init__(self, stepper: Stepper, segments: Segments, times: Times) -> None:
-        self._stepper = stepper
-        self._n_rows = len(times.start)
-        # Row by row, within each in the order of the steps.
-        order = torch.argsort(segments.rows, stable=True)
-        n_steps = torch.bincount(segments.rows, minlength=self._n_rows)
-        first = n_steps.cumsum(0) - n_steps
-        within = torch.arange(len(order), device=order.device) - first[segments.rows[order]]
-        width = int(n_steps.max())
-        self._direction = times.direction
-        self._segments = segments
-        ends = (segments.t1.detach() * times.direction[segments.rows]).squeeze(-1)
-        self._ends = ends.new_full((self._n_rows, width), torch.inf)
-        self._ends[segments.rows[order], within] = ends[order]
-        self._steps = order.new_zeros(self._n_rows, width)
-        self._steps[segments.rows[order], within] = order
-        last = (n_steps - 1).clamp(min=0).unsqueeze(-1)
-        self._begin = (times.start.detach() * times.direction).squeeze(-1)
-        self._end = torch.where(
-            n_steps > 0, self._ends.gather(1, last).squeeze(-1), self._begin - 1
-        )
+    def __init__(self, segments: list[Segments], direction: Tensor, like: Tensor) -> None:
+        self._nowhere = torch.full_like(like, torch.nan)
+        self._parts = [_Searchable(part, direction) for part in segments]
 
     def __call__(self, t: Tensor) -> Tensor:
         """[k, batch, dim] at times [k, batch]; NaN outside the span a row was solved over."""
+        states = self._nowhere.expand(len(t), -1, -1)
+        for part in self._parts:
+            found = part(t)
+            states = torch.where(states.isnan(), found, states)
+        return states
+
+
+class _Searchable:
+    """Steps of one method, with each row's laid out for a search by time."""
+
+    def __init__(self, segments: Segments, direction: Tensor) -> None:
+        n_rows = len(direction)
+        # Row by row, within each in the order of the steps.
+        order = torch.argsort(segments.rows, stable=True)
+        n_steps = torch.bincount(segments.rows, minlength=n_rows)
+        first = n_steps.cumsum(0) - n_steps
+        within = torch.arange(len(order), device=order.device) - first[segments.rows[order]]
+        width = int(n_steps.max())
+        self._direction = direction
+        self._segments = segments
+        ends = (segments.t1.detach() * direction[segments.rows]).squeeze(-1)
+        self._ends = ends.new_full((n_rows, width), torch.inf)
+        self._ends[segments.rows[order], within] = ends[order]
+        self._steps = order.new_zeros(n_rows, width)
+        self._steps[segments.rows[order], within] = order
+        self._begins = (segments.t.detach() * direction[segments.rows]).squeeze(-1)
+
+    def __call__(self, t: Tensor) -> Tensor:
         ascending = (t.detach() * self._direction.squeeze(-1)).t().contiguous()
         position = torch.searchsorted(self._ends, ascending).clamp_(max=self._ends.shape[1] - 1)
-        inside = (ascending >= self._begin[:, None]) & (ascending <= self._end[:, None])
-        step = self._steps.gather(1, position).t()
-        states = self._segments.evaluate(self._stepper, step.reshape(-1), t.reshape(-1))
-        outside = ~inside.t().reshape(-1, 1)
-        return states.masked_fill(outside, torch.nan).view(*t.shape, -1)
+        step = self._steps.gather(1, position)
+        # A row has gaps where another method took its steps.
+        ends = self._ends.gather(1, position)
+        inside = (ascending >= self._begins[step]) & (ascending <= ends) & ends.isfinite()
+        states = self._segments.evaluate(step.t().reshape(-1), t.reshape(-1))
+        return states.masked_fill(~inside.t().reshape(-1, 1), torch.nan).view(*t.shape, -1)

@@ -1,18 +1,23 @@
 """An initial value problem on flat rows, ready to be solved; what every gradient starts from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from odeum.eager.control import AdaptiveSteps, FixedSteps, StepControl, Tolerance
-from odeum.eager.explicit import Stepper, stepper
 from odeum.eager.field import RowField
-from odeum.eager.loop import Loop, Steps
+from odeum.eager.ledger import Ledger
+from odeum.eager.loop import Loop
 from odeum.eager.options import MAX_STEPS, StepOptions
 from odeum.eager.outputs import Outputs, Segments
-from odeum.eager.records import Failure, Record
+from odeum.eager.records import Failure, Limits, Marked, Observers, Recorder, State, Watch
+from odeum.eager.stepper import Stepper
+from odeum.eager.steppers import stepper_of
+from odeum.eager.switching import LeavesStiffness, MeetsStiffness
 from odeum.eager.times import Times
-from odeum.methods import ExplicitRungeKutta
-from odeum.solution import Stats, spread
+from odeum.methods import Auto, OneStep
+from odeum.solution import Stats
 from odeum.types import Tensor
 
 
@@ -22,15 +27,18 @@ class Outcome:
 
     Attributes:
         ys: states at the output times, [time, batch, dim].
-        status: how each row ended, in the user's batch.
-        stats: the work each row took, likewise.
-        segments: every accepted step, where the problem keeps them; empty if no row took one.
+        status: how each row ended, [batch].
+        stats: the work each row took, [batch].
+        segments: every accepted step, where the problem keeps them, those of each method
+            together; empty if no row took one.
+        marked: states at events and, where the problem asks for them, at the rows' ends.
     """
 
     ys: Tensor
     status: Tensor
     stats: Stats
     segments: list[Segments]
+    marked: Marked
 
 
 @dataclass(frozen=True)
@@ -44,80 +52,113 @@ class Problem:
         method: the method.
         tolerance: allowed error.
         steps: bounds on the steps.
+        start: where rows start, [batch, 1]; at the first output time where None.
+        end: where they end, [batch, 1]; at the last output time where None.
         dense: whether to keep every step.
+        watches: look at accepted steps and may end rows inside them.
+        marks_end: whether the states at which rows arrive are wanted as marks.
         on_failure: told of the first row that fails; may raise.
         on_progress: told rows and times of what is still running, now and then.
+        on_backward: told the work of a backward pass, per row.
     """
 
     field: RowField
     y0: Tensor
     ts: Tensor
-    method: ExplicitRungeKutta
+    method: OneStep | Auto
     tolerance: Tolerance
     steps: StepOptions
+    start: Tensor | None = None
+    end: Tensor | None = None
     dense: bool = False
+    watches: tuple[Watch, ...] = ()
+    marks_end: bool = False
     on_failure: Callable[[Failure], None] | None = None
     on_progress: Callable[[Tensor, Tensor], None] | None = None
-
-    def stepper(self) -> Stepper:
-        """The method in the state's dtype, on its device."""
-        return stepper(self.method.tableau, self.y0.dtype, self.y0.device)
+    on_backward: Callable[[Stats], None] | None = None
 
     def times(self) -> Times:
         """The output times."""
-        return Times(self.ts, len(self.y0))
+        return Times(self.ts, len(self.y0), self.start, self.end)
 
     def derivative0(self, times: Times) -> Tensor:
         """The field at the initial state, [batch, dim]."""
         return self.field(times.start.to(self.y0.dtype), self.y0)
 
-    def solve(
-        self,
-        k0: Tensor | None = None,
-        steps: Steps | None = None,
-        tape: Callable[[Record], None] | None = None,
-    ) -> Outcome:
+    def solve(self, k0: Tensor | None = None, recorder: Recorder | None = None) -> Outcome:
         """Solves it, recorded by autograd where that is enabled.
 
         Args:
             k0: the field at the initial state, where it is known.
-            steps: what makes the steps, where it is not a plain stepper.
-            tape: told of every step that any row accepts.
+            recorder: takes the steps, so that they can be pulled back.
         """
-        times, plain = self.times(), self.stepper()
-        control = self._control(plain)
-        outputs = Outputs(times, plain, self.y0, keep=self.dense)
-        loop = Loop(
-            steps or plain,
-            control,
-            self.field,
-            self.y0,
-            self.derivative0(times) if k0 is None else k0,
-            times,
-            outputs,
-            max_steps=self._max_steps(control),
-            h_min=self.steps.min or 0.0,
-            tape=tape,
-            on_failure=self.on_failure,
-            on_progress=self.on_progress,
-        )
-        loop.run()
-        batch_shape = self.field.structure.batch_shape
-        return Outcome(
-            ys=outputs.ys(),
-            status=spread(loop.status, batch_shape),
-            stats=loop.stats.spread(batch_shape),
-            segments=outputs.kept,
-        )
+        times = self.times()
+        outputs = Outputs(times, self.y0, keep=self.dense)
+        legs = self._legs()
+        rows = torch.arange(len(self.y0), device=self.y0.device)
+        k0 = self.derivative0(times) if k0 is None else k0
+        start = State(rows, times.start, self.y0, k0)
+        implicit = any(leg.stepper.implicit for leg in legs)
+        ledger = Ledger(len(rows), rows.device, implicit=implicit, n_evaluations=1)
+        marked: list[Marked] = []
+        n_legs = 0
+        while True:
+            leg = legs[n_legs % len(legs)]
+            loop = Loop(
+                leg.stepper,
+                leg.control,
+                self.field,
+                start,
+                times,
+                outputs,
+                ledger,
+                self._limits(leg.control),
+                Observers(
+                    recorder,
+                    self.watches + leg.watches,
+                    self.marks_end,
+                    self.on_failure,
+                    self.on_progress,
+                ),
+            )
+            loop.run()
+            marked += loop.marked
+            if not loop.handed_over:
+                break
+            start = State.merged(loop.handed_over)
+            n_legs += 1
+        return Outcome(outputs.ys(), ledger.status, ledger.stats, outputs.segments(), Marked.concatenate(marked, times.start, self.y0))
 
-    def _control(self, stepper: Stepper) -> StepControl:
-        if self.steps.fixed is not None or not stepper.tableau.adaptive:
-            return FixedSteps(self.steps.fixed)
-        return AdaptiveSteps(
-            stepper, self.method.controller, self.tolerance, self.steps.first, self.steps.max
-        )
+    def _legs(self) -> "list[_Leg]":
+        """The methods that rows are solved by in turn: one, unless it is chosen as they go."""
+        if not isinstance(self.method, Auto):
+            return [self._leg(self.method)]
+        nonstiff, stiff = self._leg(self.method.nonstiff), self._leg(self.method.stiff)
+        meets = MeetsStiffness(len(self.y0), self.method.nonstiff.tableau, self.y0)
+        leaves = LeavesStiffness(len(self.y0), self.y0)
+        return [replace(nonstiff, watches=(meets,)), replace(stiff, watches=(leaves,))]
 
-    def _max_steps(self, control: StepControl) -> int | None:
-        if self.steps.max_steps is None and isinstance(control, AdaptiveSteps):
-            return MAX_STEPS
-        return self.steps.max_steps
+    def _leg(self, method: OneStep) -> "_Leg":
+        fixed = self.steps.fixed is not None or not method.adaptive
+        stepper = stepper_of(method, self.y0, None if fixed else self.tolerance, self.field)
+        if fixed:
+            return _Leg(stepper, FixedSteps(self.steps.fixed), ())
+        control = AdaptiveSteps(
+            stepper, method.controller, self.tolerance, self.steps.first, self.steps.max
+        )
+        return _Leg(stepper, control, ())
+
+    def _limits(self, control: StepControl) -> Limits:
+        max_steps = self.steps.max_steps
+        if max_steps is None and isinstance(control, AdaptiveSteps):
+            max_steps = MAX_STEPS
+        return Limits(max_steps, self.steps.min or 0.0)
+
+
+@dataclass(frozen=True)
+class _Leg:
+    """A method with what chooses its steps and what may end its part of a solve."""
+
+    stepper: Stepper
+    control: StepControl
+    watches: tuple[Watch, ...]

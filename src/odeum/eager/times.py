@@ -12,11 +12,14 @@ class Times:
     Args:
         ts: [time] shared or [time, batch] per row.
         n_rows: the number of rows.
+        start: where rows start, [batch, 1]; at the first output time where None.
+        end: where they end, [batch, 1]; at the last output time where None.
 
     Attributes:
         n_times: number of output times.
-        start: first time per row, [batch, 1].
-        end: last time per row, [batch, 1].
+        start: where each row starts, [batch, 1].
+        end: where it ends, [batch, 1].
+        starts_at_output: whether rows start at the first output time.
         direction: +1 or -1 per row, [batch, 1].
         increasing: whether time increases in every row.
 
@@ -30,14 +33,17 @@ class Times:
         (tensor([0, 1, 1]), tensor([1, 1, 2]))
     """
 
-    def __init__(self, ts: Tensor, n_rows: int) -> None:
+    def __init__(
+        self, ts: Tensor, n_rows: int, start: Tensor | None = None, end: Tensor | None = None
+    ) -> None:
         _check(ts, n_rows)
         self.ts = ts
         self.per_row = ts.ndim == 2
         self.n_times = len(ts)
         columns = ts if self.per_row else ts[:, None].expand(-1, n_rows)
-        self.start = columns[0].unsqueeze(-1)
-        self.end = columns[-1].unsqueeze(-1)
+        self.starts_at_output = start is None
+        self.start = columns[0].unsqueeze(-1) if start is None else start
+        self.end = columns[-1].unsqueeze(-1) if end is None else end
         steps = ts.detach().diff(dim=0)
         signs = steps.sign()
         _check_monotone(ts, steps, signs)
@@ -49,6 +55,15 @@ class Times:
     def at(self, index: Tensor, rows: Tensor) -> Tensor:
         """Output times of those indices and rows, [k]."""
         return self.ts[index, rows] if self.per_row else self.ts[index]
+
+    def stop(self, index: Tensor, rows: Tensor) -> Tensor:
+        """Output times of those indices and rows, or the rows' ends where they are nearer, [k, 1].
+
+        For the last index it is the end.
+        """
+        outputs, ends = self.at(index, rows).unsqueeze(-1), self.end[rows]
+        nearer = (outputs - ends).detach() * self.direction[rows] < 0
+        return torch.where(nearer, outputs, ends)
 
     def counts(self, rows: Tensor, t: Tensor, t1: Tensor) -> tuple[Tensor, Tensor]:
         """Index of the first output after ``t``, and the number of outputs in ``(t, t1]``."""

@@ -28,23 +28,28 @@ def solve(problem: Problem) -> Outcome:
         field=problem.field.with_args(args.replaced([x.detach() for x in args.tensors])),
         y0=problem.y0.detach(),
         ts=problem.ts.detach(),
+        start=None if problem.start is None else problem.start.detach(),
     )
-    saved, start = _SavedBytes(), isolated.y0.clone().requires_grad_()
+    saved, y0 = _SavedBytes(), isolated.y0.clone().requires_grad_()
     with saved:
-        k0 = replace(isolated, y0=start).derivative0(isolated.times())
-    captured = [x for x in captured_tensors(problem.field.field, k0) if x is not start]
-    inputs = (problem.y0, problem.ts, *args.tensors, *captured)
-    if not any(tensor.requires_grad for tensor in inputs):
+        k0 = replace(isolated, y0=y0).derivative0(isolated.times())
+    captured = [x for x in captured_tensors(problem.field.field, k0) if x is not y0]
+    inputs = (problem.y0, problem.ts, problem.start, *args.tensors, *captured)
+    if not any(tensor is not None and tensor.requires_grad for tensor in inputs):
         with torch.no_grad():
             return isolated.solve(k0.detach())
     leaves = [x.detach().requires_grad_() for x in args.tensors]
     isolated = replace(isolated, field=problem.field.with_args(args.replaced(leaves)))
-    tape = Tape(isolated.stepper(), saved.n_bytes / len(k0), wants_times=problem.ts.requires_grad)
+    wants_times = any(x is not None and x.requires_grad for x in (problem.ts, problem.start))
+    tape = Tape(saved.n_bytes / len(k0), wants_times=wants_times)
     run = _Run(isolated, tape, k0.detach(), leaves + captured)
-    ys, *dense = _Discrete.apply(run, *inputs)
-    assert run.outcome is not None
-    segments = [Segments(*dense)] if dense else []
-    return replace(run.outcome, ys=ys, segments=segments)
+    ys, marked, *dense = _Discrete.apply(run, *inputs)
+    outcome = run.outcome
+    assert outcome is not None
+    segments = [
+        Segments(part.dense, *dense[6 * i : 6 * i + 6]) for i, part in enumerate(outcome.segments)
+    ]
+    return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
 
 
 class _Run:
@@ -60,34 +65,38 @@ class _Run:
 
 
 class _Discrete(torch.autograd.Function):
-    """``(y0, ts, args, captured) -> (ys, the segments of a dense solve)``."""
+    """``(y0, ts, start, args, captured) -> (ys, marked states, the segments of a dense solve)``."""
 
     @staticmethod
-    def forward(ctx: Any, run: _Run, *inputs: Tensor) -> tuple[Tensor, ...]:
-        run.outcome = run.problem.solve(run.k0, run.tape, run.tape.add)
+    def forward(ctx: Any, run: _Run, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        run.outcome = outcome = run.problem.solve(run.k0, run.tape)
         ctx.run = run
         # Saved so that autograd notices inputs changed in place before the backward pass.
         ctx.save_for_backward(*inputs)
         ctx.set_materialize_grads(False)
-        if not run.outcome.segments:
-            return (run.outcome.ys,)
-        kept = Segments.concatenate(run.outcome.segments)
-        ctx.mark_non_differentiable(kept.rows)
-        return (run.outcome.ys, kept.rows, kept.t, kept.t1, kept.h, kept.y, kept.ks)
+        ctx.mark_non_differentiable(*(part.rows for part in outcome.segments))
+        dense = [x for part in outcome.segments for x in part.tensors]
+        return (outcome.ys, outcome.marked.y, *dense)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_ys: Tensor | None, *g_dense: Tensor | None) -> tuple[Any, ...]:
+    def backward(
+        ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None, *g_dense: Tensor | None
+    ) -> tuple[Any, ...]:
         run: _Run = ctx.run
         _ = ctx.saved_tensors  # raises where one was changed
+        assert run.outcome is not None
         field = run.problem.field.with_field(run.weights.restored())
         problem = replace(run.problem, field=field)
-        sweep = Sweep(problem, run.tape, run.leaves, wants_times=ctx.needs_input_grad[2])
-        g_y0 = sweep.run(g_ys, g_dense)
-        assert run.outcome is not None
-        batch_shape = run.problem.field.structure.batch_shape
-        run.outcome.stats.backward = sweep.stats().spread(batch_shape)
-        return (None, g_y0, sweep.g_ts, *sweep.g_leaves)
+        sweep = Sweep(problem, run.tape.entries, run.leaves, wants_times=any(ctx.needs_input_grad[2:4]))
+        dense = {
+            id(part.dense): g_dense[6 * i : 6 * i + 6]
+            for i, part in enumerate(run.outcome.segments)
+        }
+        g_y0 = sweep.run(g_ys, g_marked, dense)
+        if problem.on_backward is not None:
+            problem.on_backward(sweep.stats())
+        return (None, g_y0, sweep.g_ts, sweep.g_start, *sweep.g_leaves)
 
 
 class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):

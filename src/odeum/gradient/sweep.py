@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from odeum.eager.explicit import Step
 from odeum.eager.field import RowField
 from odeum.eager.problem import Problem
-from odeum.eager.records import Record
-from odeum.gradient.tape import Entry, Recorded, Tape
+from odeum.eager.records import NOT_CUT, Record
+from odeum.gradient.tape import Entry, Recorded
 from odeum.solution import Stats
 from odeum.types import Tensor
 
@@ -24,7 +23,7 @@ class Asked:
 
     Attributes:
         step: position of each output's step among them, [outputs].
-        index: index of its output time, [outputs].
+        index: index of its output time, [outputs]; -1 for a mark.
         theta: its fraction of the step, [outputs].
         g: its cotangent, [outputs, dim].
         powers: ``theta, theta^2, ...`` in float64, [outputs, powers].
@@ -64,25 +63,27 @@ class Sweep:
 
     Args:
         problem: what was solved.
-        tape: its steps.
+        entries: its steps, in the order they were taken.
         leaves: tensors that want gradients and that the field uses.
-        wants_times: whether the output times want a gradient.
+        wants_times: whether the output times, or the times where rows start, want a gradient.
 
     Attributes:
         g_leaves: gradients of ``leaves``, None where nothing depends on one.
         g_ts: gradient of the output times, None where it is not wanted.
+        g_start: gradient of the times where rows start, None where those are output times.
     """
 
     def __init__(
-        self, problem: Problem, tape: Tape, leaves: list[Tensor], *, wants_times: bool
+        self, problem: Problem, entries: list[Entry], leaves: list[Tensor], *, wants_times: bool
     ) -> None:
         self._problem = problem
         self._times = problem.times()
-        self._tape = tape
-        self._stepper = tape.stepper
+        self._entries = entries
         self._leaves = leaves
         self.g_leaves: list[Tensor | None] = [None] * len(leaves)
+        self._wants_times = wants_times
         self.g_ts = torch.zeros_like(problem.ts) if wants_times else None
+        self.g_start: Tensor | None = None
         # Cotangents of every row's current state, derivative there, and time.
         self._g_y = torch.zeros_like(problem.y0)
         self._g_k = torch.zeros_like(problem.y0)
@@ -91,63 +92,86 @@ class Sweep:
         self._n_steps = torch.zeros_like(rows)
         self._n_evaluations = torch.zeros_like(rows)
 
-    def run(self, g_ys: Tensor | None, g_dense: tuple[Tensor | None, ...]) -> Tensor:
+    def run(
+        self,
+        g_ys: Tensor | None,
+        g_marked: Tensor | None,
+        g_dense: dict[int, tuple[Tensor | None, ...]],
+    ) -> Tensor:
         """Pulls all steps back.
 
         Args:
             g_ys: cotangents of the states at the output times, [time, batch, dim].
-            g_dense: cotangents of a dense solve's segments ``(rows, t, t1, h, y, ks)``.
+            g_marked: cotangents of the states at marks, [marks, dim].
+            g_dense: cotangents of a dense solve's segments ``(rows, t, t1, h, y, ks)``, of the
+                steps of each method, by the identity of its interpolation.
 
         Returns:
             The gradient of the initial states, [batch, dim].
         """
-        entries = self._tape.entries
-        position = sum(_n_accepted(entry.record) for entry in entries) if g_dense else 0
-        for entry, asked in zip(reversed(entries), reversed(self._asked(g_ys)), strict=True):
+        positions = dict.fromkeys(g_dense, 0)
+        if g_dense:
+            for entry in self._entries:
+                positions[id(entry.record.stepper.dense)] += _n_accepted(entry.record)
+        asked = self._asked(g_ys, g_marked)
+        for entry, wanted in zip(reversed(self._entries), reversed(asked), strict=True):
             cotangents = self._blank(entry.record)
             if g_dense:
-                position -= _n_accepted(entry.record)
-                self._add_dense(entry.record, position, g_dense, cotangents)
-            self._pull_entry(entry, asked, cotangents)
-        if entries:
+                dense = id(entry.record.stepper.dense)
+                positions[dense] -= _n_accepted(entry.record)
+                self._add_dense(entry.record, positions[dense], g_dense[dense], cotangents)
+            self._pull_entry(entry, wanted, cotangents)
+        if self._entries:
             self._pull_start()
-        return self._g_y if g_ys is None else self._g_y + g_ys[0]
+        if g_ys is None or not self._times.starts_at_output:
+            return self._g_y
+        return self._g_y + g_ys[0]
 
     def stats(self) -> Stats:
         """The work done, per row."""
         return Stats(self._n_evaluations, self._n_steps, torch.zeros_like(self._n_steps))
 
-    def _asked(self, g_ys: Tensor | None) -> list[Asked | None]:
-        """The outputs inside each entry's steps; None where there are none."""
-        records = [entry.record for entry in self._tape.entries]
-        if g_ys is None or not records:
-            return [None] * len(records)
+    def _asked(self, g_ys: Tensor | None, g_marked: Tensor | None) -> list[Asked | None]:
+        """The outputs and marks inside each entry's steps; None where there are none."""
+        records = [entry.record for entry in self._entries]
+        if not records:
+            return []
         rows, t, t1, h = (
             torch.cat([getattr(record, name) for record in records])
             for name in ("rows", "t", "t1", "h")
         )
-        step, index = self._times.hits(rows, t, t1)
-        rows = rows[step]
-        outputs = self._times.at(index, rows).detach()
-        theta = (outputs - t[step].squeeze(-1)) / h[step].squeeze(-1)
-        sizes = torch.tensor([len(record.rows) for record in records], device=step.device)
+        sizes = torch.tensor([len(record.rows) for record in records], device=rows.device)
         firsts = sizes.cumsum(0) - sizes
+        found = []
+        if g_ys is not None:
+            step, index = self._times.hits(rows, t, t1)
+            outputs = self._times.at(index, rows[step]).detach()
+            found.append((step, index, outputs, g_ys[index, rows[step]]))
+        marks = [(i, record.marks) for i, record in enumerate(records) if record.marks is not None]
+        if g_marked is not None and marks:
+            step = torch.cat([firsts[i] + mark.position for i, mark in marks])
+            times = torch.cat([mark.t for _, mark in marks])
+            found.append((step, torch.full_like(step, -1), times, g_marked))
+        if not found:
+            return [None] * len(records)
+        step, index, times, g = (torch.cat(parts) for parts in zip(*found, strict=True))
+        order = step.argsort(stable=True)
+        step, index, times, g = (x[order] for x in (step, index, times, g))
+        theta = (times - t[step].squeeze(-1)) / h[step].squeeze(-1)
         entry = torch.searchsorted(firsts, step, right=True) - 1
         n_outputs = torch.bincount(entry, minlength=len(records)).tolist()
-        n_powers = self._stepper.polynomials.shape[1]
+        n_powers = max(record.stepper.dense.polynomials.shape[1] for record in records)
         powers = theta.double().unsqueeze(-1).expand(-1, n_powers).cumprod(-1)
-        parts = (
-            x.split(n_outputs)
-            for x in (step - firsts[entry], index, theta, g_ys[index, rows], powers)
-        )
-        return [Asked(*part) if len(part[0]) else None for part in zip(*parts, strict=True)]
+        split = (x.split(n_outputs) for x in (step - firsts[entry], index, theta, g, powers))
+        return [Asked(*part) if len(part[0]) else None for part in zip(*split, strict=True)]
 
     def _blank(self, record: Record) -> Cotangents:
         zeros = torch.zeros_like(record.t)
         return Cotangents(zeros, zeros.clone(), torch.zeros_like(record.y), None)
 
     def _zero_derivatives(self, record: Record) -> Tensor:
-        return record.y.new_zeros(len(record.y), len(self._stepper.polynomials), record.y.shape[1])
+        n_derivatives = len(record.stepper.dense.polynomials)
+        return record.y.new_zeros(len(record.y), n_derivatives, record.y.shape[1])
 
     def _add_dense(
         self,
@@ -169,7 +193,7 @@ class Sweep:
 
     def _pull_entry(self, entry: Entry, asked: Asked | None, cotangents: Cotangents) -> None:
         """Pulls one step back, in the rows that accepted it."""
-        record, rows = entry.record, entry.record.rows
+        record, rows, stepper = entry.record, entry.record.rows, entry.record.stepper
         inside = cotangents.ks is not None or (asked is not None and asked.inside)
         g_y1, g_k1, g_t1 = (g[rows] for g in (self._g_y, self._g_k, self._g_t))
         if record.accept is not None:
@@ -180,10 +204,12 @@ class Sweep:
         step, k1, ks = recorded.step, recorded.k1, recorded.step.ks
         with torch.enable_grad():
             if with_end and k1 is None:
-                k1 = self._stepper.end_derivative(field, step.t + step.h, step.y1)
+                k1 = field((step.t + step.h).to(step.y.dtype), step.y1)
                 self._n_evaluations[rows] += 1
             if inside:
-                ks = self._derivatives(field, record, step, k1)
+                ks = stepper.derivatives(step.ks, k1)
+                ks = ks + stepper.extra_derivatives(field, step.t, step.h, step.y, ks)
+                self._n_evaluations[rows] += stepper.n_extra
         if asked is not None:
             self._add_outputs(asked, record, ks, cotangents)
 
@@ -207,24 +233,15 @@ class Sweep:
 
     def _take_again(self, field: RowField, record: Record, *, with_end: bool) -> Recorded:
         """The step recorded by autograd, with a last stage that is ``f(t1, y1)`` or without."""
-        wants_times = self.g_ts is not None
+        wants_times = self._wants_times
         with torch.enable_grad():
             t, h = (x.detach().requires_grad_(wants_times) for x in (record.t, record.h))
             y = record.y.detach().requires_grad_()
             k0 = field(t.to(y.dtype), y)
-            step = self._stepper.step(field, t, h, y, k0, with_end=with_end)
+            step = record.stepper.record(field, t, h, y, k0, record.ks, with_end=with_end)
         self._n_evaluations[record.rows] += len(step.ks)
-        return Recorded(step, None, step.ks[-1] if with_end and self._stepper.fsal else None)
-
-    def _derivatives(
-        self, field: RowField, record: Record, step: Step, k1: Tensor | None
-    ) -> list[Tensor]:
-        """All derivatives that the interpolant weighs."""
-        ks = step.ks if self._stepper.fsal or k1 is None else [*step.ks, k1]
-        extras = self._stepper.extra_derivatives(field, step.t, step.h, step.y, ks)
-        if extras:
-            self._n_evaluations[record.rows] += len(extras)
-        return ks + extras
+        end = record.stepper.end_stage
+        return Recorded(step, None, step.ks[end] if with_end and end is not None else None)
 
     def _add_outputs(
         self, asked: Asked, record: Record, ks: list[Tensor], cotangents: Cotangents
@@ -236,9 +253,10 @@ class Sweep:
         """
         h = record.h.to(record.y.dtype)[asked.step]
         cotangents.y.index_add_(0, asked.step, asked.g)
-        polynomials = self._stepper.polynomials
+        dense = record.stepper.dense
+        polynomials = dense.polynomials
         moments = polynomials.new_zeros(len(record.y), polynomials.shape[1], record.y.shape[1])
-        terms = asked.powers.unsqueeze(-1) * (h * asked.g).unsqueeze(1)
+        terms = asked.powers[:, : polynomials.shape[1]].unsqueeze(-1) * (h * asked.g).unsqueeze(1)
         moments.flatten(1).index_add_(0, asked.step, terms.flatten(1))
         g_ks = (polynomials @ moments).to(record.y.dtype)
         cotangents.ks = g_ks if cotangents.ks is None else cotangents.ks + g_ks
@@ -246,8 +264,8 @@ class Sweep:
             return
         # y(theta) = y + h sum_j b_j(theta) k_j with theta = (output - t) / h
         n = len(ks)
-        weights = self._stepper.interpolation_weights(asked.theta).t().unsqueeze(-1)
-        slopes = self._stepper.interpolation_slopes(asked.theta)
+        weights = dense.weights(asked.theta).t().unsqueeze(-1)
+        slopes = dense.slopes(asked.theta)
         at_outputs = torch.stack(ks, 1)[asked.step]
         change = (weights[:, :n] * at_outputs).sum(1)
         slope = (slopes[:n].t().unsqueeze(-1) * at_outputs).sum(1)
@@ -257,20 +275,22 @@ class Sweep:
         theta = asked.theta.unsqueeze(-1)
         cotangents.h.index_add_(0, asked.step, g_h - g_output * theta)
         cotangents.t.index_add_(0, asked.step, -g_output)
-        self._add_to_times(asked.index, record.rows[asked.step], g_output)
+        at = (asked.index >= 0).nonzero().squeeze(-1)
+        self._add_to_times(asked.index[at], record.rows[asked.step[at]], g_output[at])
 
     def _pull_times(self, record: Record, cotangents: Cotangents, g_t1: Tensor) -> Tensor:
         """The cotangent of where steps start, from those of where they end and how long they are.
 
         ``t1 = t + h`` with ``h`` a constant, or, for a step cut to land on an output time,
-        ``h = output - t`` and ``t1`` that output time.
+        ``h = output - t`` and ``t1`` that output time; likewise on an end that is none.
         """
         if self.g_ts is None:
             return cotangents.t
         if record.stops is None:
             return cotangents.t + g_t1
-        landed = (record.stops >= 0).unsqueeze(-1)
-        at_stop = torch.where(landed, g_t1 + cotangents.h, 0.0)
+        landed = (record.stops != NOT_CUT).unsqueeze(-1)
+        at_output = (record.stops >= 0).unsqueeze(-1)
+        at_stop = torch.where(at_output, g_t1 + cotangents.h, 0.0)
         self._add_to_times(record.stops.clamp(min=0), record.rows, at_stop)
         return cotangents.t + torch.where(landed, -cotangents.h, g_t1)
 
@@ -288,7 +308,7 @@ class Sweep:
         """Pulls back the derivative at the initial state, and the initial time."""
         rows = (self._n_steps > 0).nonzero().squeeze(-1)
         if bool(self._g_k.any()):
-            wants_times = self.g_ts is not None
+            wants_times = self._wants_times
             with torch.enable_grad():
                 t = self._times.start[rows].detach().requires_grad_(wants_times)
                 y = self._problem.y0[rows].detach().requires_grad_()
@@ -298,7 +318,11 @@ class Sweep:
             self._g_y[rows] += g_y
             if g_t:
                 self._g_t[rows] += g_t[0]
-        self._add_to_times(torch.zeros_like(rows), rows, self._g_t[rows])
+        if self._times.starts_at_output:
+            self._add_to_times(torch.zeros_like(rows), rows, self._g_t[rows])
+        elif self._wants_times:
+            self.g_start = torch.zeros_like(self._times.start)
+            self.g_start[rows] = self._g_t[rows]
 
     def _add_to_times(self, index: Tensor, rows: Tensor, g: Tensor) -> None:
         if self.g_ts is None:

@@ -4,14 +4,13 @@ Of each step ``(t, h, y)``: enough to take it again. While there is room, also a
 of it, so that small problems need not take their steps twice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from odeum.eager.explicit import Step, Stepper, Weights
 from odeum.eager.field import RowField
 from odeum.eager.records import Record
-from odeum.tableaus import RKTableau
+from odeum.eager.stepper import Memory, Step, Stepper
 from odeum.types import Tensor
 
 ROOM_BYTES = 128 * 2**20
@@ -42,68 +41,56 @@ class Entry:
 
 
 class Tape:
-    """A stepper that remembers its steps.
+    """Takes steps and remembers those that rows accept; see :class:`Recorder`.
 
     Args:
-        stepper: the one that makes them.
-        bytes_per_row: what autograd stores for one row's evaluation of the field.
+        bytes_per_evaluation: what autograd stores for one row's evaluation of the field.
         wants_times: whether gradients of times are asked for.
 
     Attributes:
         entries: the steps that rows accepted, in the order they were taken.
     """
 
-    def __init__(self, stepper: Stepper, bytes_per_row: float, *, wants_times: bool) -> None:
-        self.stepper = stepper
+    def __init__(self, bytes_per_evaluation: float, *, wants_times: bool) -> None:
         self.entries: list[Entry] = []
         self._wants_times = wants_times
-        self._bytes_per_row = bytes_per_row * stepper.tableau.n_stages
+        self._bytes_per_evaluation = bytes_per_evaluation
         self._room = float(ROOM_BYTES)
         self._recorded: Recorded | None = None
 
-    @property
-    def tableau(self) -> RKTableau:
-        """The method."""
-        return self.stepper.tableau
-
-    @property
-    def fsal(self) -> bool:
-        """Whether the last stage of a step is the first of the next."""
-        return self.stepper.fsal
-
-    @property
-    def extra_stages(self) -> list[Weights]:
-        """The extra stages of the dense output."""
-        return self.stepper.extra_stages
-
-    def step(self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor) -> Step:
+    def step(
+        self,
+        stepper: Stepper,
+        field: RowField,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        k0: Tensor,
+        memory: Memory,
+    ) -> Step:
         """Tries one step."""
-        self._room -= self._bytes_per_row * len(y)
-        if self._room < 0:
-            return self.stepper.step(field, t, h, y, k0)
+        self._room -= self._bytes_per_evaluation * (stepper.n_evaluations + 1) * len(y)
+        if stepper.implicit or self._room < 0:
+            return stepper.step(field, t, h, y, k0, memory)
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_(self._wants_times) for x in (t, h)]
             inputs += [x.detach().requires_grad_() for x in (y, k0)]
-            step = self.stepper.step(field, *inputs)
-        self._recorded = Recorded(step, inputs[3], step.ks[-1] if self.fsal else None)
+            t_leaf, h_leaf, y_leaf, k_leaf = inputs
+            step = stepper.step(field, t_leaf, h_leaf, y_leaf, k_leaf, memory)
+        end = None if stepper.end_stage is None else step.ks[stepper.end_stage]
+        self._recorded = Recorded(step, k_leaf, end)
         # The loop runs where autograd does not record: what it makes of these has no history.
-        return Step(t, h, y, step.y1, step.ks)
+        return replace(step, t=t, h=h, y=y)
 
     def end_derivative(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
         """``f(t1, y1)`` at the end of the last step; recorded where it is for all its rows."""
         if self._recorded is None or len(y1) < len(self._recorded.step.y):
-            return self.stepper.end_derivative(field, t1, y1)
+            return field(t1.to(y1.dtype), y1)
         step = self._recorded.step
         with torch.enable_grad():
-            k1 = self.stepper.end_derivative(field, step.t + step.h, step.y1)
+            k1 = field((step.t + step.h).to(y1.dtype), step.y1)
         self._recorded = Recorded(step, self._recorded.k0, k1)
         return k1
-
-    def extra_derivatives(
-        self, field: RowField, t: Tensor, h: Tensor, y: Tensor, ks: list[Tensor]
-    ) -> list[Tensor]:
-        """The extra stages of the dense output; they are not recorded."""
-        return self.stepper.extra_derivatives(field, t, h, y, ks)
 
     def add(self, record: Record) -> None:
         """Takes down what became of the last step."""

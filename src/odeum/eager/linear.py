@@ -1,0 +1,32 @@
+"""Linear systems, one per row: never a matrix over the batch."""
+
+from copy import copy
+
+import torch
+
+from odeum.types import Tensor
+
+
+class Factorised:
+    """The LU factorisation of a matrix per row.
+
+    Args:
+        matrix: [rows, n, n].
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._lu, self._pivots, _ = torch.linalg.lu_factor_ex(matrix)
+
+    def solve(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """The solution for right-hand sides [rows, n], those of rows ``at`` where given."""
+        lu, pivots = self._lu, self._pivots
+        if at is not None:
+            lu, pivots = lu[at], pivots[at]
+        return torch.linalg.lu_solve(lu, pivots, x.unsqueeze(-1)).squeeze(-1)
+
+    def replaced(self, at: Tensor, other: "Factorised") -> "Factorised":
+        """The same with the rows ``at`` taken from another one."""
+        merged = copy(self)
+        merged._lu = self._lu.index_copy(0, at, other._lu)
+        merged._pivots = self._pivots.index_copy(0, at, other._pivots)
+        return merged
