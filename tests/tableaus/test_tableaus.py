@@ -17,7 +17,7 @@ RATIONAL = [
     *("implicit_euler", "trapezoid", "implicit_midpoint", "radau3"),
 ]
 DECIMAL = [
-    *("tsit5", "dopri8"),
+    *("tsit5", "dopri8", "vern7", "vern9"),
     *("sdirk2", "trbdf2", "kvaerno3", "kvaerno4", "kvaerno5"),
     *("gauss4", "gauss6", "radau5"),
 ]

@@ -33,6 +33,7 @@ from odeum.tableaus.symplectic import (
     YOSHIDA6,
     SymplecticTableau,
 )
+from odeum.tableaus.verner import VERN7, VERN9
 
 EXPLICIT = {
     tableau.name: tableau
@@ -49,6 +50,8 @@ EXPLICIT = {
         DOPRI5,
         TSIT5,
         DOPRI8,
+        VERN7,
+        VERN9,
     )
 }
 
