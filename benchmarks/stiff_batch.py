@@ -164,11 +164,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", default=OURS, help="of odeum; default all stiff")
     chosen = parser.parse_args()
     torch.set_num_threads(N_THREADS)
     # JAX sizes its pool by the cores it may use.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:N_THREADS])
-    methods = [name for name in OURS if name in odeum.methods.names()]
+    methods = [name for name in chosen.methods if name in odeum.methods.names()]
     print(f"torch {torch.__version__}, {N_THREADS} threads, {chosen.rows} rows, rtol {RTOL:g}")
     compare(chosen.rows, chosen.repeats, methods)
     isolation(methods)
