@@ -10,6 +10,7 @@ _REASONS = {
     Status.MAX_STEPS: "it took {n_tried} steps without arriving",
     Status.STEP_TOO_SMALL: "its step shrank to {h:.1e}, too small to go on",
     Status.NON_FINITE: "the field or the state became NaN or infinite",
+    Status.NOT_CONVERGED: "the equations of an implicit step of {h:.1e} could not be solved",
 }
 
 _ADVICE = {
@@ -24,6 +25,10 @@ _ADVICE = {
     Status.NON_FINITE: (
         "Check the field at that state (a division, log or sqrt outside its domain?), and y0 and "
         "the parameters for NaN"
+    ),
+    Status.NOT_CONVERGED: (
+        "Take smaller steps with step=odeum.StepOptions(fixed=...), or a method that adapts them, "
+        "as kvaerno5 or rodas5p"
     ),
 }
 

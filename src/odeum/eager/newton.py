@@ -13,7 +13,6 @@ from odeum.eager.control import Tolerance, norm
 from odeum.eager.linear import Factorised
 from odeum.types import Tensor
 
-MAX_ITERATIONS = 10
 SLOW_RATE = 0.1
 """Convergence slower than this asks for a new Jacobian."""
 
@@ -26,11 +25,13 @@ class Precision:
         tolerance: the error allowed in a step; None where states are to be right to rounding.
         share: the share of it that the iteration may leave.
         stagnation: an update no larger than this that shrinks no further is rounding, and will do.
+        max_iterations: after these it has failed: where steps can shrink, soon.
     """
 
     tolerance: Tolerance | None
     share: float
     stagnation: float
+    max_iterations: int
 
     @staticmethod
     def within(tolerance: Tolerance | None, dtype: torch.dtype) -> "Precision":
@@ -40,10 +41,10 @@ class Precision:
             Hairer & Wanner, Solving Ordinary Differential Equations II (1996), IV.8.
         """
         if tolerance is None:
-            return Precision(None, 1.0, 1e4)
+            return Precision(None, 1.0, 1e4, max_iterations=50)
         rtol = float(torch.as_tensor(tolerance.rtol).min())
         share = max(10 * torch.finfo(dtype).eps / rtol, min(0.03, rtol**0.5))
-        return Precision(tolerance, share, share)
+        return Precision(tolerance, share, share, max_iterations=10)
 
     def size(self, change: Tensor, y: Tensor, motion: Tensor) -> Tensor:
         """A change of the state over the allowed one, [rows, 1]; infinite where it is not finite.
@@ -104,7 +105,7 @@ def solve_stages(
     slowest = torch.zeros_like(y[:, :1])
     last = torch.full_like(slowest, torch.inf)
     at: Tensor | None = None  # the rows that go on; None for all
-    for _ in range(MAX_ITERATIONS):
+    for _ in range(precision.max_iterations):
         here = rows if at is None else at
         update = matrix.solve(residual(k if at is None else k[at], at), at)
         k = k + update if at is None else k.index_add(0, at, update)
