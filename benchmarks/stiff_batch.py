@@ -49,7 +49,7 @@ def scipy_solve(mu: np.ndarray, method: str, rtol: float, atol: float) -> np.nda
     return np.stack([end(float(m)) for m in mu])
 
 
-def odeum_solve(method: str, mu: np.ndarray) -> Solve:
+def odeum_solve(method: str, mu: np.ndarray, tighter: float = 1.0) -> Solve:
     system = odeum.systems.van_der_pol()
     args = {"mu": odeum.per_row(torch.from_numpy(mu)[:, None])}
     y0 = torch.tensor([[2.0, 0.0]], dtype=torch.float64).repeat(len(mu), 1)
@@ -57,7 +57,14 @@ def odeum_solve(method: str, mu: np.ndarray) -> Solve:
 
     def solve() -> np.ndarray:
         solution = odeum.solve(
-            system, y0, ts, args, method=method, rtol=RTOL, atol=ATOL, gradient="none"
+            system,
+            y0,
+            ts,
+            args,
+            method=method,
+            rtol=RTOL / tighter,
+            atol=ATOL / tighter,
+            gradient="none",
         )
         return solution.ys[-1].numpy()
 
@@ -100,6 +107,10 @@ def diffrax_solve(mu: np.ndarray) -> Solve | None:
     return lambda: np.asarray(compiled(rows).block_until_ready())
 
 
+def errors(ends: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    return np.max(abs(ends - reference) / (abs(reference) + SMALL), axis=1)
+
+
 def compare(n_rows: int, n_repeats: int, methods: list[str]) -> None:
     mu = draw_mu(n_rows)
     reference = scipy_solve(mu, "LSODA", 1e-12, 1e-13)
@@ -124,11 +135,34 @@ def compare(n_rows: int, n_repeats: int, methods: list[str]) -> None:
         ratios = [
             medians.get(peer, np.nan) / median for peer in ("SciPy Radau", "diffrax Kvaerno5")
         ]
-        error = np.max(abs(ends[name] - reference) / (abs(reference) + SMALL), axis=1)
+        error = errors(ends[name], reference)
         print(
             f"{name:>18} {median:>9.3f} {ratios[0]:>11.2f} {ratios[1]:>13.2f} "
             f"{np.median(error):>13.1e} {error.max():>10.1e}"
         )
+    wanted = errors(ends["SciPy Radau"], reference)
+    print("\nodeum at tolerances tightened until its median and largest error are SciPy's at most:")
+    for name in methods:
+        equally_accurate(name, mu, reference, wanted, medians["SciPy Radau"])
+
+
+def equally_accurate(
+    method: str, mu: np.ndarray, reference: np.ndarray, wanted: np.ndarray, scipy_seconds: float
+) -> None:
+    for tighter in (1.0, 10.0, 100.0, 1000.0):
+        solve = odeum_solve(method, mu, tighter)
+        start = time.perf_counter()
+        error = errors(solve(), reference)
+        seconds = time.perf_counter() - start
+        if np.median(error) <= np.median(wanted) and error.max() <= wanted.max():
+            break
+    else:
+        print(f"{'odeum ' + method:>18} not even at rtol {RTOL / tighter:g}")
+        return
+    print(
+        f"{'odeum ' + method:>18} {seconds:>9.3f} {scipy_seconds / seconds:>11.2f}   at rtol "
+        f"{RTOL / tighter:g}: {np.median(error):.1e}, {error.max():.1e}"
+    )
 
 
 def isolation(methods: list[str]) -> None:

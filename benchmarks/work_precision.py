@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 from problems import PROBLEMS, Problem, references
 from scipy.integrate import solve_ivp
 
@@ -32,6 +33,7 @@ from odeum.plots.style import COLOURS, applied, save
 DOCS = Path(__file__).parent.parent / "docs"
 RTOLS = tuple(10.0**-k for k in range(3, 13))
 WITHIN = 3.0
+GREYS = ("#000000", "#6b6b6b", "#a9a9a9")
 QUICK = 0.2
 """Solves shorter than this, in seconds, are timed three times and the shortest is kept."""
 
@@ -273,7 +275,7 @@ def draw(contest: Contest, problems: Sequence[Problem], results: Results) -> Non
 
 
 def curves(ax: Axes, contest: Contest, problem: Problem, results: Results, quantity: str) -> None:
-    """odeum in full lines, SciPy in dashed ones; colours repeat, with other marks, after seven."""
+    """odeum in colours and full lines, SciPy in black to grey and dashes, each with its mark."""
     taking_part = {key[2] for key in results}
     marks = "os^DvPX*"
     counts = {False: 0, True: 0}
@@ -292,7 +294,7 @@ def curves(ax: Axes, contest: Contest, problem: Problem, results: Results, quant
             x,
             y,
             linestyle="--" if entrant.theirs else "-",
-            color=COLOURS[(6 - i) if entrant.theirs else i % 7],
+            color=GREYS[i] if entrant.theirs else COLOURS[i],
             marker=marks[(7 - i) if entrant.theirs else i],
             markersize=3.5,
             linewidth=1.2,
@@ -300,6 +302,7 @@ def curves(ax: Axes, contest: Contest, problem: Problem, results: Results, quant
         )
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())  # on less than a decade they would overlap
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(True, color="#e9e9e9", linewidth=0.7)
 
