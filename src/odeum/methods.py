@@ -9,7 +9,15 @@ from typing import Any
 
 from odeum.control import Controller, I
 from odeum.errors import InputError, unknown_name
-from odeum.tableaus import EXPLICIT, IMPLICIT, ROSENBROCK, RKTableau, RosenbrockTableau
+from odeum.tableaus import (
+    EXPLICIT,
+    IMPLICIT,
+    ROSENBROCK,
+    SYMPLECTIC,
+    RKTableau,
+    RosenbrockTableau,
+    SymplecticTableau,
+)
 from odeum.types import Tensor
 
 
@@ -85,7 +93,83 @@ class Rosenbrock:
         return True
 
 
-OneStep = ExplicitRungeKutta | ImplicitRungeKutta | Rosenbrock
+@dataclass(frozen=True)
+class SciPy:
+    """One of SciPy's solvers: each row by itself, in float64, the field staying in torch.
+
+    Its steps cannot be pulled back, so ``gradient="discrete"`` means ``"adjoint"`` here and
+    ``gradient="autograd"`` is refused. It takes the least ``rtol`` of the components.
+
+    Attributes:
+        solver: "RK45", "RK23", "DOP853", "Radau", "BDF" or "LSODA".
+        jacobian: as for :class:`ImplicitRungeKutta`; only the last three use one.
+
+    Raises:
+        InputError: for another solver, or a Jacobian that the solver does not use.
+
+    Source:
+        Virtanen et al., SciPy 1.0 (2020), Nature Methods 17; ``scipy.integrate``.
+
+    Example:
+        >>> import torch, odeum
+        >>> y0, ts = torch.ones(1, 1), torch.tensor([0.0, 1.0])
+        >>> odeum.solve(lambda t, y: -y, y0, ts, method="scipy:LSODA", rtol=1e-6).ys[-1]
+        tensor([[0.3679]])
+    """
+
+    solver: str
+    jacobian: Callable[..., Tensor] | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its steps follow a tolerance."""
+        return True
+
+    @property
+    def implicit(self) -> bool:
+        """Whether it uses Jacobians."""
+        return SCIPY[self.solver].stiff
+
+    def __post_init__(self) -> None:
+        if self.solver not in SCIPY:
+            raise unknown_name("SciPy solver", self.solver, SCIPY)
+        if self.jacobian is not None and not self.implicit:
+            raise InputError(
+                f"scipy:{self.solver} uses no Jacobian: leave jacobian= out, or choose "
+                "scipy:Radau, scipy:BDF or scipy:LSODA"
+            )
+
+
+@dataclass(frozen=True)
+class Symplectic:
+    """A symplectic method for separable systems ``q' = f_q(t, p)``, ``p' = f_p(t, q)``.
+
+    The state is a pair of tensors of one shape, q and then p; or one tensor, the first half of
+    whose every row is q and the second half p. Steps are fixed: the energy of a Hamiltonian
+    system stays near its start for exponentially long times.
+
+    Attributes:
+        tableau: the coefficients.
+
+    Example:
+        >>> import torch, odeum
+        >>> q, p, ts = torch.ones(1, 1), torch.zeros(1, 1), torch.linspace(0, 20, 401)
+        >>> pendulum = lambda t, state: (state[1], -torch.sin(state[0]))
+        >>> q, p = odeum.solve(pendulum, (q, p), ts, method="yoshida4").ys
+        >>> energy = p**2 / 2 - torch.cos(q)
+        >>> bool((energy - energy[0]).abs().max() < 1e-5)
+        True
+    """
+
+    tableau: SymplecticTableau
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its steps follow a tolerance."""
+        return False
+
+
+OneStep = ExplicitRungeKutta | ImplicitRungeKutta | Rosenbrock | Symplectic
 """Methods that carry nothing but the state and its derivative from step to step."""
 
 
@@ -127,12 +211,13 @@ class Auto:
             )
 
 
-Method = OneStep | Auto
+Method = OneStep | Auto | SciPy
 
 _METHODS: dict[str, Method] = {
     **{name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()},
     **{name: ImplicitRungeKutta(tableau) for name, tableau in IMPLICIT.items()},
     **{name: Rosenbrock(tableau) for name, tableau in ROSENBROCK.items()},
+    **{name: Symplectic(tableau) for name, tableau in SYMPLECTIC.items()},
     "auto": Auto(ExplicitRungeKutta(EXPLICIT["tsit5"]), Rosenbrock(ROSENBROCK["rodas5p"])),
 }
 """Every method, by the name that ``method=`` gives it."""
@@ -160,6 +245,28 @@ class Description:
     dense_order: int
     n_stages: int
     source: str
+
+
+def _scipy(
+    solver: str, order: int, dense_order: int, n_stages: int, source: str, *, stiff: bool
+) -> Description:
+    return Description(f"scipy:{solver}", order, True, stiff, dense_order, n_stages, source)
+
+
+SCIPY: dict[str, Description] = {
+    description.name.removeprefix("scipy:"): description
+    for description in (
+        _scipy("RK45", 5, 4, 7, "Dormand & Prince (1980); Shampine (1986)", stiff=False),
+        _scipy("RK23", 3, 3, 4, "Bogacki & Shampine (1989)", stiff=False),
+        _scipy("DOP853", 8, 7, 12, "Hairer, Norsett & Wanner I (1993), II.5", stiff=False),
+        _scipy("Radau", 5, 3, 3, "Hairer & Wanner II (1996), IV.8", stiff=True),
+        _scipy("BDF", 5, 5, 1, "Shampine & Reichelt (1997), up to order 5", stiff=True),
+        _scipy("LSODA", 12, 12, 1, "Petzold (1983), up to order 12, or 5 where stiff", stiff=True),
+    )
+}
+"""What SciPy's solvers are; those of variable order by the highest."""
+
+_METHODS |= {f"scipy:{solver}": SciPy(solver) for solver in SCIPY}
 
 
 def names() -> list[str]:
@@ -212,6 +319,8 @@ def describe(name: str) -> Description:
         (5, True, 4)
     """
     method = get(name)
+    if isinstance(method, SciPy):
+        return SCIPY[method.solver]
     if isinstance(method, Auto):
         described = describe(method.nonstiff.tableau.name)
         return replace(
@@ -221,6 +330,16 @@ def describe(name: str) -> Description:
             source=f"{described.name}, and {method.stiff.tableau.name} where a row is stiff",
         )
     tableau = method.tableau
+    if isinstance(method, Symplectic):
+        return Description(
+            name=tableau.name,
+            order=tableau.order,
+            adaptive=False,
+            stiff=False,
+            dense_order=3,
+            n_stages=len(tableau.kicks) + len(tableau.drifts),
+            source=tableau.source,
+        )
     return Description(
         name=tableau.name,
         order=tableau.order,
