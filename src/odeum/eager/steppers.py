@@ -8,7 +8,14 @@ from odeum.eager.field import RowField
 from odeum.eager.implicit import ImplicitStepper
 from odeum.eager.rosenbrock import RosenbrockStepper
 from odeum.eager.stepper import Stepper
-from odeum.methods import ExplicitRungeKutta, ImplicitRungeKutta, OneStep, Rosenbrock
+from odeum.eager.symplectic import SymplecticStepper
+from odeum.methods import (
+    ExplicitRungeKutta,
+    ImplicitRungeKutta,
+    OneStep,
+    Rosenbrock,
+    Symplectic,
+)
 from odeum.types import Tensor
 
 
@@ -47,3 +54,8 @@ def _(
 @stepper_of.register
 def _(method: Rosenbrock, like: Tensor, tolerance: Tolerance | None, field: RowField) -> Stepper:
     return RosenbrockStepper(method.tableau, like, method.jacobian)
+
+
+@stepper_of.register
+def _(method: Symplectic, like: Tensor, tolerance: Tolerance | None, field: RowField) -> Stepper:
+    return SymplecticStepper(method.tableau, like, field)
