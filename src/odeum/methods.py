@@ -169,8 +169,58 @@ class Symplectic:
         return False
 
 
-OneStep = ExplicitRungeKutta | ImplicitRungeKutta | Rosenbrock | Symplectic
+OneStep = ExplicitRungeKutta | ImplicitRungeKutta | Rosenbrock
 """Methods that carry nothing but the state and its derivative from step to step."""
+
+
+@dataclass(frozen=True)
+class Adams:
+    """A multistep method of Adams: fixed steps, which need not be equal.
+
+    The derivatives at times already passed are interpolated by a polynomial and integrated: the
+    explicit method (Adams-Bashforth) evaluates the field once a step, the implicit one
+    (Adams-Moulton) solves for the derivative at the step's end. The first steps are those of the
+    classical Runge-Kutta method.
+
+    Attributes:
+        order: order of convergence, 2 to 5.
+        implicit: whether the polynomial goes through the derivative at the end of the step.
+        jacobian: as for :class:`ImplicitRungeKutta`; only the implicit method uses one.
+
+    Raises:
+        InputError: for another order, or a Jacobian that is not used.
+
+    Source:
+        Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I (1993), III.1, III.5.
+
+    Example:
+        >>> import torch, odeum
+        >>> y0, ts = torch.ones(1, 1), torch.linspace(0, 1, 21)
+        >>> sol = odeum.solve(lambda t, y: -y, y0, ts, method=Adams(order=4, implicit=False))
+        >>> sol.ys[-1], sol.stats.n_evaluations
+        (tensor([[0.3679]]), tensor([29]))
+    """
+
+    order: int
+    implicit: bool
+    jacobian: Callable[..., Tensor] | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether its steps follow a tolerance."""
+        return False
+
+    def __post_init__(self) -> None:
+        if self.order not in range(2, 6):
+            raise InputError(
+                f"Adams(order={self.order}): give an order from 2 to 5; that of order 1 is "
+                '"euler", or "implicit_euler"'
+            )
+        if self.jacobian is not None and not self.implicit:
+            raise InputError(
+                "the explicit Adams method uses no Jacobian: leave jacobian= out, or choose "
+                "implicit_adams"
+            )
 
 
 @dataclass(frozen=True)
@@ -211,13 +261,18 @@ class Auto:
             )
 
 
-Method = OneStep | Auto | SciPy
+FixedStep = Symplectic | Adams
+"""Methods that never estimate their error."""
+
+Method = OneStep | FixedStep | Auto | SciPy
 
 _METHODS: dict[str, Method] = {
     **{name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()},
     **{name: ImplicitRungeKutta(tableau) for name, tableau in IMPLICIT.items()},
     **{name: Rosenbrock(tableau) for name, tableau in ROSENBROCK.items()},
     **{name: Symplectic(tableau) for name, tableau in SYMPLECTIC.items()},
+    "explicit_adams": Adams(4, implicit=False),
+    "implicit_adams": Adams(4, implicit=True),
     "auto": Auto(ExplicitRungeKutta(EXPLICIT["tsit5"]), Rosenbrock(ROSENBROCK["rodas5p"])),
 }
 """Every method, by the name that ``method=`` gives it."""
@@ -321,6 +376,16 @@ def describe(name: str) -> Description:
     method = get(name)
     if isinstance(method, SciPy):
         return SCIPY[method.solver]
+    if isinstance(method, Adams):
+        return Description(
+            name=name,
+            order=method.order,
+            adaptive=False,
+            stiff=False,
+            dense_order=3,
+            n_stages=2 if method.implicit else 1,
+            source="Hairer, Norsett & Wanner I (1993), III.1",
+        )
     if isinstance(method, Auto):
         described = describe(method.nonstiff.tableau.name)
         return replace(

@@ -6,11 +6,14 @@ from odeum.eager import explicit
 from odeum.eager.control import Tolerance
 from odeum.eager.field import RowField
 from odeum.eager.implicit import ImplicitStepper
+from odeum.eager.multistep import AdamsStepper
 from odeum.eager.rosenbrock import RosenbrockStepper
 from odeum.eager.stepper import Stepper
 from odeum.eager.symplectic import SymplecticStepper
 from odeum.methods import (
+    Adams,
     ExplicitRungeKutta,
+    FixedStep,
     ImplicitRungeKutta,
     OneStep,
     Rosenbrock,
@@ -21,7 +24,7 @@ from odeum.types import Tensor
 
 @singledispatch
 def stepper_of(
-    method: OneStep, like: Tensor, tolerance: Tolerance | None, field: RowField
+    method: OneStep | FixedStep, like: Tensor, tolerance: Tolerance | None, field: RowField
 ) -> Stepper:
     """The stepper of a method.
 
@@ -59,3 +62,8 @@ def _(method: Rosenbrock, like: Tensor, tolerance: Tolerance | None, field: RowF
 @stepper_of.register
 def _(method: Symplectic, like: Tensor, tolerance: Tolerance | None, field: RowField) -> Stepper:
     return SymplecticStepper(method.tableau, like, field)
+
+
+@stepper_of.register
+def _(method: Adams, like: Tensor, tolerance: Tolerance | None, field: RowField) -> Stepper:
+    return AdamsStepper(method, like)

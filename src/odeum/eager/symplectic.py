@@ -59,7 +59,7 @@ class SymplecticStepper:
     """
 
     implicit = False
-    error_order = None
+    error_order: int | None = None
     n_extra = 2
 
     def __init__(self, tableau: SymplecticTableau, like: Tensor, field: RowField) -> None:

@@ -15,6 +15,7 @@ from odeum.eager.problem import Outcome, Problem
 from odeum.gradient.inputs import Args, Weights, captured_tensors
 from odeum.gradient.sweep import Sweep
 from odeum.gradient.tape import Tape
+from odeum.methods import Adams
 from odeum.types import Tensor
 
 
@@ -38,6 +39,9 @@ def solve(problem: Problem) -> Outcome:
     if not any(tensor is not None and tensor.requires_grad for tensor in inputs):
         with torch.no_grad():
             return isolated.solve(k0.detach())
+    if isinstance(problem.method, Adams):
+        # A step reaches back to others: pulling one back at a time would not do.
+        return problem.solve()
     leaves = [x.detach().requires_grad_() for x in args.tensors]
     isolated = replace(isolated, field=problem.field.with_args(args.replaced(leaves)))
     wants_times = any(x is not None and x.requires_grad for x in (problem.ts, problem.start))
@@ -88,7 +92,9 @@ class _Discrete(torch.autograd.Function):
         assert run.outcome is not None
         field = run.problem.field.with_field(run.weights.restored())
         problem = replace(run.problem, field=field)
-        sweep = Sweep(problem, run.tape.entries, run.leaves, wants_times=any(ctx.needs_input_grad[2:4]))
+        sweep = Sweep(
+            problem, run.tape.entries, run.leaves, wants_times=any(ctx.needs_input_grad[2:4])
+        )
         dense = {
             id(part.dense): g_dense[6 * i : 6 * i + 6]
             for i, part in enumerate(run.outcome.segments)

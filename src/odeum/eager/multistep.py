@@ -1,0 +1,235 @@
+"""One step of an Adams method on every row, from derivatives at times the solve has passed.
+
+The derivative is a polynomial through the times at hand, integrated over the step: the times of
+each row give its weights, whatever its steps were (Hairer, Norsett & Wanner I, III.1 and III.5).
+Which steps are taken is the loop's business.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from odeum.eager import explicit
+from odeum.eager.explicit import combine, weights_of
+from odeum.eager.field import RowField
+from odeum.eager.hermite import hermite
+from odeum.eager.jacobian import jacobian
+from odeum.eager.linear import Factorised
+from odeum.eager.newton import Precision, Solved, solve_stages
+from odeum.eager.stepper import Memory, Step, Work
+from odeum.methods import Adams
+from odeum.tableaus import RK4
+from odeum.types import Tensor
+
+
+def quadrature(nodes: Tensor) -> Tensor:
+    """Weights of integration from 0 to 1 that are exact for polynomials of degree below n.
+
+    Args:
+        nodes: where the integrand is known, [rows, n], those of a row distinct.
+
+    Returns:
+        [rows, n], the same bits whatever rows stand beside one.
+
+    Example:
+        >>> quadrature(torch.tensor([[0.0, -1.0]]))
+        tensor([[ 1.5000, -0.5000]])
+    """
+    n = nodes.shape[1]
+    is_other = ~torch.eye(n, dtype=torch.bool, device=nodes.device)
+    # Per node, the product of (s - node) over the others: as coefficients of 1, s, s^2, ...
+    product = torch.zeros(len(nodes), n, n, dtype=nodes.dtype, device=nodes.device)
+    product[:, :, 0] = 1
+    scale = torch.ones_like(nodes)
+    for i, node in enumerate(nodes.unbind(1)):
+        times_s = torch.nn.functional.pad(product[..., :-1], (1, 0))
+        grown = times_s - node.view(-1, 1, 1) * product
+        product = torch.where(is_other[i].unsqueeze(-1), grown, product)
+        scale = torch.where(is_other[i], scale * (nodes - node.unsqueeze(-1)), scale)
+    integral = torch.zeros_like(nodes)
+    for power, coefficients in enumerate(product.unbind(-1)):
+        integral = integral + coefficients / (power + 1)
+    return integral / scale
+
+
+class AdamsStepper:
+    """Adams-Bashforth or Adams-Moulton; see :class:`~odeum.eager.stepper.Stepper`.
+
+    A step's ``ks`` are its mean slope and the derivative at its start, and that at its end where
+    the method is implicit. The memory holds times and derivatives before that of the start, the
+    last first. While there are too few, steps are those of the classical Runge-Kutta method.
+
+    Args:
+        method: the method.
+        like: the state, for its dtype and device.
+    """
+
+    error_order: int | None = None
+    n_evaluations = 0
+    n_extra = 0
+
+    def __init__(self, method: Adams, like: Tensor) -> None:
+        like = like.detach()
+        self.order = method.order
+        self.implicit = method.implicit
+        self.end_stage = 2 if method.implicit else None
+        self.dense = hermite(like)
+        self._given = method.jacobian
+        self._precision = Precision.within(None, like.dtype)
+        self._n_past = method.order - (2 if method.implicit else 1)
+        self._starter = explicit.stepper(RK4, like.dtype, like.device)
+        self._start_weights = weights_of(RK4.b, like)
+        first = 1 if method.implicit else 0
+        nodes = torch.arange(first, first - method.order, -1, device=like.device)
+        self._even_nodes = nodes.double().unsqueeze(0)
+        self._even_weights = quadrature(self._even_nodes)
+
+    def step(
+        self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, memory: Memory
+    ) -> Step:
+        """Takes one step."""
+        step = self._take(field, t, h, y, k0, memory)
+        if not torch.is_grad_enabled():
+            return step
+        fine = step.y1.isfinite().all(-1)
+        if step.solved is not None:
+            fine = fine & step.solved.squeeze(-1)
+        if bool(fine.all()):
+            return step
+        # Backpropagation through rows that fail would turn the zeros that come in into NaN.
+        at = fine.nonzero().squeeze(-1)
+        y1, *ks = (x.detach() for x in (step.y1, *step.ks))
+        if len(at):
+            past = tuple(x[at] for x in memory)
+            again = self._take(field.part(at), t[at], h[at], y[at], k0[at], past)
+            new = (again.y1, *again.ks)
+            y1, *ks = (old.index_copy(0, at, x) for old, x in zip((y1, *ks), new, strict=True))
+        return replace(step, y1=y1, ks=ks)
+
+    def _take(
+        self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, memory: Memory
+    ) -> Step:
+        if len(memory) < 2 * self._n_past:
+            step = self._start(field, t, h, y, k0)
+        elif self.implicit:
+            step = self._moulton(field, t, h, y, k0, memory)
+        else:
+            weights = self._weights(t, h, [t, *memory[::2]]).to(y.dtype)
+            slope = _weighted([k0, *memory[1::2]], weights)
+            step = Step(t, h, y, torch.addcmul(y, h.to(y.dtype), slope), [slope, k0])
+        return replace(step, memory=(t, k0, *memory)[: 2 * self._n_past])
+
+    def _start(self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor) -> Step:
+        taken = self._starter.step(field, t, h, y, k0)
+        slope = combine(taken.ks, self._start_weights)
+        ks = [slope, k0]
+        y1 = torch.addcmul(y, h.to(y.dtype), slope)
+        if self.implicit:
+            ks.append(field((t + h).to(y.dtype), y1))
+        none = torch.zeros(len(y), dtype=torch.int64, device=y.device)
+        n_evaluations = none + self._starter.n_evaluations + int(self.implicit)
+        return Step(t, h, y, y1, ks, work=Work(n_evaluations, none, none))
+
+    def _moulton(
+        self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, memory: Memory
+    ) -> Step:
+        """Solves ``k1 = f(t1, base + h beta k1)`` for the derivative at the end.
+
+        Recorded by autograd it is one step of Newton's iteration from the solution, with the
+        Jacobian there: this leaves it where it is, and differentiates it as the implicit function
+        theorem does.
+        """
+        hy = h.to(y.dtype)
+        t1 = (t + h).to(y.dtype)
+        weights = self._weights(t, h, [t + h, t, *memory[::2]]).to(y.dtype)
+        slope = _weighted([k0, *memory[1::2]], weights[:, 1:])
+        base, reach = torch.addcmul(y, hy, slope), hy * weights[:, :1]
+
+        def residual(k: Tensor, at: Tensor | None) -> Tensor:
+            if at is None:
+                return field(t1, torch.addcmul(base, reach, k)) - k
+            return field.part(at)(t1[at], torch.addcmul(base[at], reach[at], k)) - k
+
+        with torch.no_grad():
+            matrix = self._matrix(field, t1, reach, base, k0)
+            found: Solved = solve_stages(residual, matrix, k0, reach, y, self._precision)
+        k1 = found.k
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                matrix = self._matrix(field, t1, reach, base, k1)
+            k1 = k1 + matrix.solve(residual(k1, None))
+        slope = torch.addcmul(slope, weights[:, :1], k1)
+        one = torch.ones_like(found.n_iterations)
+        return Step(
+            t,
+            h,
+            y,
+            torch.addcmul(y, hy, slope),
+            [slope, k0, k1],
+            solved=found.converged,
+            matrix=matrix,
+            work=Work(found.n_iterations, one, one),
+        )
+
+    def _matrix(
+        self, field: RowField, t1: Tensor, reach: Tensor, base: Tensor, k: Tensor
+    ) -> Factorised:
+        """``1 - h beta J`` at the state that a derivative ``k`` leads to."""
+        found = jacobian(field, t1, torch.addcmul(base, reach, k), self._given)
+        eye = torch.eye(k.shape[1], dtype=k.dtype, device=k.device)
+        return Factorised(eye - reach.unsqueeze(-1) * found)
+
+    def _weights(self, t: Tensor, h: Tensor, times: list[Tensor]) -> Tensor:
+        """Weights of the derivatives at ``times`` in the mean slope, [rows, times], float64."""
+        past = torch.cat(times, 1)
+        nodes = ((past - t) / h).double()
+        if torch.is_grad_enabled() and nodes.requires_grad:
+            return quadrature(nodes)
+        # Where steps are equal but for the rounding of times, so are the weights.
+        rounding = 16 * torch.finfo(t.dtype).eps * past.abs().amax(1, keepdim=True) / h.abs()
+        even = ((nodes - self._even_nodes).abs() <= rounding).all(1, keepdim=True)
+        if bool(even.all()):
+            return self._even_weights.expand(len(t), -1)
+        return torch.where(even, self._even_weights, quadrature(nodes))
+
+    def record(
+        self,
+        field: RowField,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        k0: Tensor,
+        ks: list[Tensor],
+        *,
+        with_end: bool,
+    ) -> Step:
+        """The same step: its derivatives are recorded with all they came from."""
+        return Step(t, h, y, torch.addcmul(y, h.to(y.dtype), ks[0]), ks)
+
+    def errors(self, step: Step) -> list[Tensor]:
+        """None: there is no estimate."""
+        return []
+
+    def derivatives(self, ks: list[Tensor], k1: Tensor | None) -> list[Tensor]:
+        """The mean slope and the derivatives at both ends."""
+        return ks if self.implicit or k1 is None else [*ks, k1]
+
+    def extra_derivatives(
+        self,
+        field: RowField,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        derivatives: list[Tensor],
+    ) -> list[Tensor]:
+        """None."""
+        return []
+
+
+def _weighted(ks: list[Tensor], weights: Tensor) -> Tensor:
+    """``sum_j w_j k_j`` with weights of each row's own, [rows, n]."""
+    first, *others = zip(ks, weights.split(1, 1), strict=True)
+    total = first[0] * first[1]
+    for k, weight in others:
+        total = torch.addcmul(total, weight, k)
+    return total
