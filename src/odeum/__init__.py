@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from odeum import control, datasets, lab, methods, models, plots, systems
     from odeum.api import solve
+    from odeum.eager.event import Event
     from odeum.eager.field import per_row
     from odeum.eager.options import StepOptions
     from odeum.errors import DataError, InputError, SolveError, TraceError
@@ -23,6 +24,7 @@ _HOLDERS = {
     "odeum.lab": ["Run", "fit"],
     "odeum.models": ["NeuralODE"],
     "odeum.solution": ["Solution", "Stats", "Status"],
+    "odeum.eager.event": ["Event"],
     "odeum.eager.field": ["per_row"],
     "odeum.eager.options": ["StepOptions"],
 }
@@ -32,6 +34,7 @@ _MODULES = {name: holder for holder, names in _HOLDERS.items() for name in names
 
 __all__ = [
     "DataError",
+    "Event",
     "InputError",
     "NeuralODE",
     "Run",

@@ -1,7 +1,7 @@
 """``odeum.solve``: checks what it is given, and joins a method, an engine and a gradient."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from odeum import methods
 from odeum.eager.control import Tolerance
+from odeum.eager.event import Event
 from odeum.eager.failures import solve_error
 from odeum.eager.field import RowField
 from odeum.eager.options import StepOptions
@@ -18,7 +19,8 @@ from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import Failure
 from odeum.errors import InputError, unknown_name
 from odeum.gradient import discrete
-from odeum.solution import Solution, spread
+from odeum.phases import Firings, solve_in_phases
+from odeum.solution import EventRecord, Solution, spread
 from odeum.tree import Structure, structure_of
 from odeum.types import Field, PyTree, Tensor
 
@@ -51,6 +53,8 @@ def solve(
     engine: str = "auto",
     coupling: str = "independent",
     step: StepOptions | None = None,
+    events: Event | Sequence[Event] | None = None,
+    breaks: Tensor | Sequence[float] | None = None,
     dense: bool = False,
     on_failure: str = "raise",
     progress: bool = False,
@@ -78,6 +82,9 @@ def solve(
         engine: "auto" or "eager".
         coupling: "independent", or "joint": the batch is one system with one step size.
         step: bounds on the steps.
+        events: what to look for on the way: :class:`odeum.Event` or several.
+        breaks: times, shared by all rows, at which the field jumps: a step ends on each, and the
+            next one starts from the field on the other side.
         dense: keep the interpolant, so that the solution can be called at any time.
         on_failure: "raise" a SolveError as soon as a row fails, or "mask": NaN after its failure,
             the other rows unharmed.
@@ -128,7 +135,7 @@ def solve(
             on_progress=on_progress,
             on_backward=lambda work: stats.add_backward(work.spread(structure.batch_shape)),
         )
-        outcome = GRADIENTS[gradient](problem)
+        outcome, firings = _solved(problem, GRADIENTS[gradient], _events(events), _breaks(breaks))
     stats = outcome.stats.spread(structure.batch_shape)
     return Solution(
         ts=ts,
@@ -137,7 +144,61 @@ def solve(
         stats=stats,
         engine="eager",
         engine_reason="the eager engine is the only one so far",
+        events=[_event_record(fired, problem, structure, joint=joint) for fired in firings],
         interpolate=_interpolant(problem, outcome, structure, joint=joint) if dense else None,
+    )
+
+
+def _solved(
+    problem: Problem,
+    gradient: Callable[[Problem], Outcome],
+    events: list[Event],
+    breaks: Tensor,
+) -> tuple[Outcome, list[Firings]]:
+    if not events and not len(breaks):
+        return gradient(problem), []
+    return solve_in_phases(problem, gradient, events, breaks)
+
+
+def _events(events: Any) -> list[Event]:
+    given = [events] if isinstance(events, Event) else list(events or [])
+    for event in given:
+        if not isinstance(event, Event):
+            raise InputError(
+                f"events holds a {type(event).__name__}: give odeum.Event(fn, ...), or several"
+            )
+    return given
+
+
+def _breaks(breaks: Any) -> Tensor:
+    try:
+        times = torch.as_tensor([] if breaks is None else breaks, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"breaks is a {type(breaks).__name__}: give a list of times") from None
+    if times.ndim != 1 or not bool(times.isfinite().all()):
+        raise InputError("breaks must be finite times, [breaks], shared by all rows")
+    return times.detach().unique()
+
+
+def _event_record(
+    fired: Firings, problem: Problem, structure: Structure, *, joint: bool
+) -> EventRecord:
+    n_rows = len(problem.y0)
+    count = torch.bincount(fired.rows, minlength=n_rows)
+    # Chronological within a row: the order of a stable sort by rows.
+    order = fired.rows.argsort(stable=True)
+    first = count.cumsum(0) - count
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - first[fired.rows[order]]
+    depth = max(int(count.max()), 1)
+    times = fired.t.new_full((depth, n_rows), torch.nan)
+    times = times.index_put((rank, fired.rows), fired.t)
+    states = fired.y.new_full((depth, n_rows, problem.y0.shape[1]), torch.nan)
+    states = states.index_put((rank, fired.rows), fired.y)
+    batch = structure.batch_shape
+    times = times.expand(-1, *batch) if batch else times[:, 0]
+    return EventRecord(
+        times=times, states=_restored(states, structure, joint=joint), count=spread(count, batch)
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 import torch
+from torch.utils import _pytree as pytree
 
 from odeum.errors import InputError
 from odeum.types import PyTree, Tensor
@@ -56,13 +57,26 @@ class Stats:
         return Stats(**counts)
 
     def add_backward(self, work: "Stats") -> None:
-        """Adds the work of a backward solve; a solve in parts has one for each."""
-        if self.backward is None:
-            self.backward = work
-            return
-        for name, count in vars(work).items():
-            if isinstance(count, torch.Tensor):
-                setattr(self.backward, name, getattr(self.backward, name) + count)
+        """Adds the work of a backward solve; a solve in phases has one for each."""
+        self.backward = work if self.backward is None else self.backward.plus(work)
+
+    def scattered(self, rows: Tensor, n_rows: int) -> "Stats":
+        """The same for a batch of which these are some rows; nothing for the others."""
+        counts = {
+            name: None if count is None else count.new_zeros(n_rows).index_copy(0, rows, count)
+            for name, count in vars(self).items()
+            if name != "backward"
+        }
+        return Stats(**counts)
+
+    def plus(self, other: "Stats") -> "Stats":
+        """The work of both."""
+        counts = {
+            name: None if count is None else count + getattr(other, name)
+            for name, count in vars(self).items()
+            if name != "backward"
+        }
+        return Stats(**counts)
 
 
 def spread(values: Tensor, batch_shape: tuple[int, ...]) -> Tensor:
@@ -77,6 +91,38 @@ def spread(values: Tensor, batch_shape: tuple[int, ...]) -> Tensor:
     return values.expand(batch_shape) if batch_shape else values[0]
 
 
+@dataclass(frozen=True)
+class EventRecord:
+    """What happened of one event.
+
+    Attributes:
+        times: when it happened, [firings, batch], NaN where a row had fewer; at least one row
+            of ``times``, so that ``times[0]`` is always the first firing.
+        states: the states then, before any jump, the structure of ``y0`` with a leading axis of
+            firings; NaN likewise.
+        count: how often it happened, [batch].
+    """
+
+    times: Tensor
+    states: PyTree
+    count: Tensor
+
+    @property
+    def time(self) -> Tensor:
+        """When it first happened, [batch]; NaN where it did not."""
+        return self.times[0]
+
+    @property
+    def state(self) -> PyTree:
+        """The state when it first happened, the structure of ``y0``."""
+        return pytree.tree_map(lambda x: x[0], self.states)
+
+    @property
+    def fired(self) -> Tensor:
+        """Whether it happened, [batch]."""
+        return self.count > 0
+
+
 @dataclass
 class Solution:
     """A solved initial value problem.
@@ -84,11 +130,12 @@ class Solution:
     Attributes:
         ts: the output times as given, [time] or [time, batch].
         ys: states at those times, the structure of ``y0`` with a leading time axis; NaN after the
-            failure of a row that failed.
+            failure of a row that failed, and after the event that stopped one.
         status: a code of :class:`Status` per row, [batch]; 0-dimensional for a [dim] state.
         stats: evaluations and steps per row.
         engine: the engine that ran.
         engine_reason: why that one.
+        events: what happened of each event, in the order they were given.
 
     Example:
         >>> import odeum
@@ -104,6 +151,7 @@ class Solution:
     stats: Stats
     engine: str
     engine_reason: str
+    events: list[EventRecord] = field(default_factory=list)
     interpolate: Callable[[Tensor], PyTree] | None = field(default=None, repr=False)
 
     def __call__(self, t: Tensor | float) -> PyTree:

@@ -16,7 +16,6 @@ from odeum.eager.field import RowField
 from odeum.eager.stepper import Step, Stepper
 from odeum.types import Tensor
 
-
 UNSOLVED_FACTOR = 0.25
 """Factor of a step whose stage equations could not be solved."""
 

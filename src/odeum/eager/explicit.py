@@ -77,7 +77,9 @@ class ExplicitStepper:
         self._stages = [weights_of(coefficients, like) for coefficients in tableau.a[1:]]
         self._b = weights_of(tableau.b, like)
         self._b_error = [weights_of(weights, like) for weights in tableau.b_error or ()]
-        self._extra_stages = [weights_of(coefficients, like) for coefficients in interpolant.extra_a]
+        self._extra_stages = [
+            weights_of(coefficients, like) for coefficients in interpolant.extra_a
+        ]
         self._nodes = self._column(tableau.c[1:])
         self._extra_nodes = self._column(interpolant.extra_c)
         self._single_weights = [weights.single for weights in self._stages]
@@ -108,9 +110,7 @@ class ExplicitStepper:
         ks = [k0]
         y_stage = y
         times = self._times(t, h, self._nodes)
-        for weights, single, t_stage in zip(
-            self._stages, self._single_weights, times, strict=True
-        ):
+        for weights, single, t_stage in zip(self._stages, self._single_weights, times, strict=True):
             if single is not None:
                 y_stage = torch.addcmul(y, hy, ks[weights.used[0]], value=single)
             else:

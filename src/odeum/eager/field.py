@@ -57,6 +57,20 @@ def _takes_args(field: Field) -> bool:
     return _n_required(field) > 2
 
 
+def accepts_args(function: Callable[..., Any]) -> bool:
+    """Whether a function takes a third positional argument, required or not.
+
+    Example:
+        >>> accepts_args(lambda t, y: y), accepts_args(lambda t, y, args=None: y)
+        (False, True)
+    """
+    try:
+        inspect.signature(function).bind(0, 0, 0)
+    except (TypeError, ValueError):  # it takes two, or is a builtin that does not say
+        return False
+    return True
+
+
 def _n_required(function: Any) -> int:
     """Number of positional arguments a call demands, 0 where that cannot be told."""
     try:
@@ -76,6 +90,7 @@ class RowField:
         joint: whether the batch is one row (then ``rows`` is 1 and ``dim`` the whole batch).
         rows: which of the user's rows a call holds, None for all of them.
         batch: which of the user's rows are the batch that is solved, None for all of them.
+        window: earliest and latest time that each of the user's rows may see, [batch, 1] each.
     """
 
     def __init__(
@@ -87,6 +102,7 @@ class RowField:
         joint: bool,
         rows: Tensor | None = None,
         batch: Tensor | None = None,
+        window: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.field = field
         self.structure = structure
@@ -94,6 +110,7 @@ class RowField:
         self.joint = joint
         self.rows = rows
         self.batch = batch
+        self.window = window
         self.scalar_time = joint or not structure.batch_shape
         self._direct = structure.is_flat and not joint
         self._has_args = args is not None or _takes_args(field)
@@ -102,34 +119,31 @@ class RowField:
             with torch.enable_grad():  # whether a gradient is recorded is for each call to say
                 self._args = pytree.tree_map(self._cut, args)
 
+    def _like(self, **changes: Any) -> "RowField":
+        kept = {name: getattr(self, name) for name in ("args", "rows", "batch", "window")}
+        return RowField(self.field, self.structure, joint=self.joint, **{**kept, **changes})
+
     def select(self, rows: Tensor) -> "RowField":
         """This field on those rows of its batch."""
-        if self.batch is not None:
-            rows = self.batch[rows]
-        return RowField(
-            self.field, self.structure, self.args, joint=self.joint, rows=rows, batch=self.batch
-        )
+        return self._like(rows=rows if self.batch is None else self.batch[rows])
 
     def part(self, positions: Tensor) -> "RowField":
         """This field on some of the rows it holds."""
-        rows = positions if self.rows is None else self.rows[positions]
-        return RowField(
-            self.field, self.structure, self.args, joint=self.joint, rows=rows, batch=self.batch
-        )
+        return self._like(rows=positions if self.rows is None else self.rows[positions])
 
     def narrowed(self, rows: Tensor) -> "RowField":
         """This field where those rows of its batch are the whole batch."""
         if self.batch is not None:
             rows = self.batch[rows]
-        return RowField(
-            self.field, self.structure, self.args, joint=self.joint, rows=rows, batch=rows
-        )
+        return self._like(rows=rows, batch=rows)
+
+    def within(self, earliest: Tensor, latest: Tensor) -> "RowField":
+        """This field, never asked for times outside a window, [batch, 1] of the user's each."""
+        return self._like(window=(earliest, latest))
 
     def with_args(self, args: PyTree) -> "RowField":
         """This field with other ``args``."""
-        return RowField(
-            self.field, self.structure, args, joint=self.joint, rows=self.rows, batch=self.batch
-        )
+        return self._like(args=args)
 
     def with_field(self, field: Field) -> "RowField":
         """The same around another function that is called like this one."""
@@ -159,6 +173,11 @@ class RowField:
             field takes them.
         """
         state = y
+        if self.window is not None:
+            earliest, latest = (
+                self.window if self.rows is None else (x[self.rows] for x in self.window)
+            )
+            t = torch.minimum(torch.maximum(t, earliest), latest)
         if not self._direct:
             state = self._unflatten(y)
             rank = pytree.tree_leaves(state)[0].ndim
@@ -184,29 +203,40 @@ class RowField:
             return leaf
         return leaf.tensor if self.rows is None else leaf.tensor.index_select(0, self.rows)
 
-    def _check(self, dy: PyTree, state: PyTree) -> None:
+    def flattened(self, values: PyTree, state: PyTree, what: str) -> Tensor:
+        """States that a user's function returned, [rows, dim].
+
+        Args:
+            values: what it returned.
+            state: what it was given, in the user's shapes.
+            what: the function, as an error names it.
+        """
+        self._check(values, state, what)
+        return self.structure.flatten(values).reshape(-1, sum(self.structure.sizes))
+
+    def _check(self, dy: PyTree, state: PyTree, what: str = "the field") -> None:
         leaves, spec = pytree.tree_flatten(dy)
         wanted, wanted_spec = pytree.tree_flatten(state)
         if spec != wanted_spec:
             raise InputError(
-                f"the field returned {_kind(dy)} for a state that is {_kind(state)}: "
-                "return the derivative in the structure of y"
+                f"{what} returned {_kind(dy)} for a state that is {_kind(state)}: "
+                "return one in the structure of y"
             )
         for given, want in zip(leaves, wanted, strict=True):
             if not isinstance(given, torch.Tensor):
                 raise InputError(
-                    f"the field returned a {type(given).__name__}: return a tensor shaped "
+                    f"{what} returned a {type(given).__name__}: return a tensor shaped "
                     f"like y, {list(want.shape)}"
                 )
             if given.shape != want.shape:
                 raise InputError(
-                    f"the field returned shape {list(given.shape)} for a state of shape "
-                    f"{list(want.shape)}: return dy/dt in the shape of y{self._rows_hint()}"
+                    f"{what} returned shape {list(given.shape)} for a state of shape "
+                    f"{list(want.shape)}: return the shape of y{self._rows_hint()}"
                 )
             if given.dtype != want.dtype:
                 raise InputError(
-                    f"the field returned {given.dtype} for a state of {want.dtype}: "
-                    "return dy/dt in the dtype of y (convert the field with .to(y0.dtype))"
+                    f"{what} returned {given.dtype} for a state of {want.dtype}: "
+                    "return the dtype of y (convert modules with .to(y0.dtype))"
                 )
 
     def _rows_hint(self) -> str:

@@ -21,12 +21,20 @@ class Ledger:
         device: theirs.
         implicit: whether equations are solved, so that Jacobians are counted.
         n_evaluations: evaluations every row had before its first step.
+        n_tried: steps that rows tried before, [batch], which count against their limit.
     """
 
     def __init__(
-        self, n_rows: int, device: torch.device, *, implicit: bool, n_evaluations: int
+        self,
+        n_rows: int,
+        device: torch.device,
+        *,
+        implicit: bool,
+        n_evaluations: int,
+        n_tried: Tensor | None = None,
     ) -> None:
         rows = torch.zeros(n_rows, dtype=torch.int64, device=device)
+        self._n_tried_before = rows if n_tried is None else n_tried
         self.status = torch.full_like(rows, Status.SUCCESS)
         self.stats = Stats(
             n_evaluations=rows + n_evaluations,
@@ -43,7 +51,8 @@ class Ledger:
 
     def n_tried(self, rows: Tensor) -> Tensor:
         """Steps that rows have tried, [rows]."""
-        return self.stats.n_accepted[rows] + self.stats.n_rejected[rows]
+        before = self._n_tried_before[rows]
+        return before + self.stats.n_accepted[rows] + self.stats.n_rejected[rows]
 
     def add_work(self, rows: Tensor, work: Work) -> None:
         """Counts what these rows had beyond others."""

@@ -16,7 +16,7 @@ from odeum.eager.stepper import Stepper
 from odeum.eager.steppers import stepper_of
 from odeum.eager.switching import LeavesStiffness, MeetsStiffness
 from odeum.eager.times import Times
-from odeum.methods import Auto, OneStep
+from odeum.methods import Auto, Method, OneStep, SciPy
 from odeum.solution import Stats
 from odeum.types import Tensor
 
@@ -54,6 +54,7 @@ class Problem:
         steps: bounds on the steps.
         start: where rows start, [batch, 1]; at the first output time where None.
         end: where they end, [batch, 1]; at the last output time where None.
+        n_tried: steps that rows tried before, [batch], which count against their limit.
         dense: whether to keep every step.
         watches: look at accepted steps and may end rows inside them.
         marks_end: whether the states at which rows arrive are wanted as marks.
@@ -65,11 +66,12 @@ class Problem:
     field: RowField
     y0: Tensor
     ts: Tensor
-    method: OneStep | Auto
+    method: Method
     tolerance: Tolerance
     steps: StepOptions
     start: Tensor | None = None
     end: Tensor | None = None
+    n_tried: Tensor | None = None
     dense: bool = False
     watches: tuple[Watch, ...] = ()
     marks_end: bool = False
@@ -92,6 +94,10 @@ class Problem:
             k0: the field at the initial state, where it is known.
             recorder: takes the steps, so that they can be pulled back.
         """
+        if isinstance(self.method, SciPy):
+            from odeum.eager import external  # imported where used: it is made of problems
+
+            return external.solve(self)
         times = self.times()
         outputs = Outputs(times, self.y0, keep=self.dense)
         legs = self._legs()
@@ -99,7 +105,9 @@ class Problem:
         k0 = self.derivative0(times) if k0 is None else k0
         start = State(rows, times.start, self.y0, k0)
         implicit = any(leg.stepper.implicit for leg in legs)
-        ledger = Ledger(len(rows), rows.device, implicit=implicit, n_evaluations=1)
+        ledger = Ledger(
+            len(rows), rows.device, implicit=implicit, n_evaluations=1, n_tried=self.n_tried
+        )
         marked: list[Marked] = []
         n_legs = 0
         while True:
@@ -127,7 +135,13 @@ class Problem:
                 break
             start = State.merged(loop.handed_over)
             n_legs += 1
-        return Outcome(outputs.ys(), ledger.status, ledger.stats, outputs.segments(), Marked.concatenate(marked, times.start, self.y0))
+        return Outcome(
+            outputs.ys(),
+            ledger.status,
+            ledger.stats,
+            outputs.segments(),
+            Marked.concatenate(marked, times.start, self.y0),
+        )
 
     def _legs(self) -> "list[_Leg]":
         """The methods that rows are solved by in turn: one, unless it is chosen as they go."""

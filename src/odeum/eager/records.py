@@ -46,7 +46,8 @@ class State:
         rows = torch.cat([part.rows for part in parts])
         order = rows.argsort()
         t, y, k, h = (
-            torch.cat([getattr(part, name) for part in parts])[order] for name in ("t", "y", "k", "h")
+            torch.cat([getattr(part, name) for part in parts])[order]
+            for name in ("t", "y", "k", "h")
         )
         return State(rows[order], t, y, k, h)
 
@@ -111,7 +112,8 @@ class Marked:
             none = torch.empty(0, dtype=torch.int64, device=states.device)
             return Marked(none, times.detach().new_empty(0), none, states.detach()[:0])
         rows, t, event, y = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("rows", "t", "event", "y")
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("rows", "t", "event", "y")
         )
         return Marked(rows, t, event, y)
 

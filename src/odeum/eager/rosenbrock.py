@@ -62,7 +62,8 @@ class RosenbrockStepper:
                 part = field if len(at) == len(y) else field.part(at)
                 found = self._derivatives_of(part, t[at], y[at])
                 matrices, slopes = (
-                    old.index_copy(0, at, x) for old, x in zip((matrices, slopes), found, strict=True)
+                    old.index_copy(0, at, x)
+                    for old, x in zip((matrices, slopes), found, strict=True)
                 )
                 new[at] = 1
         else:
