@@ -249,7 +249,7 @@ class Auto:
 
     def __post_init__(self) -> None:
         tableau = self.nonstiff.tableau
-        if not (tableau.adaptive and tableau.first_same_as_last and tableau.c[-2:] == (1, 1)):
+        if not (tableau.adaptive and tableau.first_same_as_last and tableau.c[-2] == 1):
             raise InputError(
                 f"{tableau.name} cannot notice stiffness: give a nonstiff method whose last two "
                 "stages are at the end of the step, as dopri5 or tsit5"

@@ -1,7 +1,7 @@
 """What a solve returns: the states, and for each row how it went."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import torch
@@ -25,6 +25,7 @@ class Status(IntEnum):
     STEP_TOO_SMALL = 3
     NON_FINITE = 4
     NOT_CONVERGED = 5
+    ZENO = 6
 
 
 @dataclass
@@ -49,34 +50,30 @@ class Stats:
 
     def spread(self, batch_shape: tuple[int, ...]) -> "Stats":
         """The same for rows as the user counts them: see :func:`spread`."""
-        counts = {
-            name: None if count is None else spread(count, batch_shape)
-            for name, count in vars(self).items()
-            if name != "backward"
-        }
-        return Stats(**counts)
+        return self._changed(lambda _, count: spread(count, batch_shape))
+
+    def scattered(self, rows: Tensor, n_rows: int) -> "Stats":
+        """The same for a batch of which these are some rows; nothing for the others."""
+        return self._changed(lambda _, count: count.new_zeros(n_rows).index_copy(0, rows, count))
+
+    def plus(self, other: "Stats") -> "Stats":
+        """The work of both."""
+        return self._changed(lambda name, count: count + getattr(other, name))
 
     def add_backward(self, work: "Stats") -> None:
         """Adds the work of a backward solve; a solve in phases has one for each."""
         self.backward = work if self.backward is None else self.backward.plus(work)
 
-    def scattered(self, rows: Tensor, n_rows: int) -> "Stats":
-        """The same for a batch of which these are some rows; nothing for the others."""
-        counts = {
-            name: None if count is None else count.new_zeros(n_rows).index_copy(0, rows, count)
-            for name, count in vars(self).items()
-            if name != "backward"
-        }
-        return Stats(**counts)
+    def _changed(self, change: Callable[[str, Tensor], Tensor]) -> "Stats":
+        changed = replace(self, backward=None)
+        for name in _COUNTS:
+            count = getattr(self, name)
+            if count is not None:
+                setattr(changed, name, change(name, count))
+        return changed
 
-    def plus(self, other: "Stats") -> "Stats":
-        """The work of both."""
-        counts = {
-            name: None if count is None else count + getattr(other, name)
-            for name, count in vars(self).items()
-            if name != "backward"
-        }
-        return Stats(**counts)
+
+_COUNTS = ("n_evaluations", "n_accepted", "n_rejected", "n_jacobians", "n_factorisations")
 
 
 def spread(values: Tensor, batch_shape: tuple[int, ...]) -> Tensor:

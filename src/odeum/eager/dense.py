@@ -4,6 +4,7 @@ Knows neither how the derivatives ``k_j`` came about nor which times are asked f
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 
@@ -25,8 +26,8 @@ class Interpolation:
 
     def __init__(
         self,
-        polynomials: Sequence[Sequence[float]],
-        end_weights: Sequence[float],
+        polynomials: Sequence[Sequence[float | Fraction]],
+        end_weights: Sequence[float | Fraction],
         like: Tensor,
     ) -> None:
         exact = torch.empty(0, dtype=torch.float64, device=like.device)

@@ -11,6 +11,7 @@ _REASONS = {
     Status.STEP_TOO_SMALL: "its step shrank to {h:.1e}, too small to go on",
     Status.NON_FINITE: "the field or the state became NaN or infinite",
     Status.NOT_CONVERGED: "the equations of an implicit step of {h:.1e} could not be solved",
+    Status.ZENO: "its events follow one another ever faster, without end",
 }
 
 _ADVICE = {
@@ -29,6 +30,10 @@ _ADVICE = {
     Status.NOT_CONVERGED: (
         "Take smaller steps with step=odeum.StepOptions(fixed=...), or a method that adapts them, "
         "as kvaerno5 or rodas5p"
+    ),
+    Status.ZENO: (
+        "A jump must lead away from where its event happens; let the row stop (terminal=True) "
+        "once what bounces has come to rest"
     ),
 }
 

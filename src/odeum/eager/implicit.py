@@ -304,9 +304,12 @@ class _Residual:
 
 def _replaced(step: Step, at: Tensor, other: Step) -> Step:
     """A step with the rows at ``at`` from another one, the work of both added up."""
-    assert step.work is not None and other.work is not None
-    assert step.matrix is not None and other.matrix is not None
-    assert step.solved is not None and other.solved is not None
+    assert step.work is not None
+    assert other.work is not None
+    assert step.matrix is not None
+    assert other.matrix is not None
+    assert step.solved is not None
+    assert other.solved is not None
     work = Work(
         step.work.n_evaluations.index_add(0, at, other.work.n_evaluations),
         step.work.n_jacobians.index_add(0, at, other.work.n_jacobians),

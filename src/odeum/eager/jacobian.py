@@ -105,10 +105,8 @@ def _given(field: RowField, t: Tensor, y: Tensor, function: JacobianFunction) ->
     value: Any = function(*field.inputs(t, y))
     n_rows, dim = y.shape
     wanted = (n_rows, dim, dim) if field.structure.batch_shape else (dim, dim)
-    if not isinstance(value, torch.Tensor) or tuple(value.shape) not in (
-        wanted,
-        (n_rows, dim, dim),
-    ):
+    allowed = (wanted, (n_rows, dim, dim))
+    if not isinstance(value, torch.Tensor) or tuple(value.shape) not in allowed:
         given = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise InputError(
             f"jacobian returned {given} for a state of shape {list(y.shape)}: return "

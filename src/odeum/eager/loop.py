@@ -141,6 +141,7 @@ class Loop:
         return self._limits.max_steps - int(self._ledger.n_tried(self._rows).max())
 
     def _stop_exhausted(self) -> None:
+        assert self._limits.max_steps is not None
         n_tried = self._ledger.n_tried(self._rows) + self._n_tried
         exhausted = n_tried >= self._limits.max_steps
         self._retire(torch.where(exhausted, int(Status.MAX_STEPS), self._running))
@@ -287,9 +288,10 @@ class Loop:
         at = accept.squeeze(-1).nonzero().squeeze(-1)
         if not len(at):
             return replace(step, y1=step.y, ks=[torch.zeros_like(k) for k in step.ks])
-        state = [x[at] for x in (step.t, step.h, step.y, self._k)]
+        t, h, y, k0 = (x[at] for x in (step.t, step.h, step.y, self._k))
         ks = [k[at] for k in step.ks]
-        again = self._stepper.record(self._field_on(self._rows[at]), *state, ks, with_end=True)
+        field = self._field_on(self._rows[at])
+        again = self._stepper.record(field, t, h, y, k0, ks, with_end=True)
         y1, *ks = (_put(torch.zeros_like(step.y), at, x) for x in (again.y1, *again.ks))
         return replace(step, y1=y1, ks=ks)
 

@@ -100,7 +100,7 @@ class Problem:
             return external.solve(self)
         times = self.times()
         outputs = Outputs(times, self.y0, keep=self.dense)
-        legs = self._legs()
+        legs = self._legs(self.method)
         rows = torch.arange(len(self.y0), device=self.y0.device)
         k0 = self.derivative0(times) if k0 is None else k0
         start = State(rows, times.start, self.y0, k0)
@@ -143,12 +143,12 @@ class Problem:
             Marked.concatenate(marked, times.start, self.y0),
         )
 
-    def _legs(self) -> "list[_Leg]":
+    def _legs(self, method: OneStep | Auto) -> "list[_Leg]":
         """The methods that rows are solved by in turn: one, unless it is chosen as they go."""
-        if not isinstance(self.method, Auto):
-            return [self._leg(self.method)]
-        nonstiff, stiff = self._leg(self.method.nonstiff), self._leg(self.method.stiff)
-        meets = MeetsStiffness(len(self.y0), self.method.nonstiff.tableau, self.y0)
+        if not isinstance(method, Auto):
+            return [self._leg(method)]
+        nonstiff, stiff = self._leg(method.nonstiff), self._leg(method.stiff)
+        meets = MeetsStiffness(len(self.y0), method.nonstiff.tableau, self.y0)
         leaves = LeavesStiffness(len(self.y0), self.y0)
         return [replace(nonstiff, watches=(meets,)), replace(stiff, watches=(leaves,))]
 

@@ -35,7 +35,7 @@ class RosenbrockStepper:
     ) -> None:
         like = like.detach().new_empty(0)
         self.order = tableau.order
-        self.error_order = tableau.error_order
+        self.error_order: int | None = tableau.error_order
         self.n_evaluations = 0
         self.end_stage: int | None = None
         self.n_extra = 0

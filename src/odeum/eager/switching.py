@@ -1,8 +1,8 @@
 """Noticing per row that a problem has become stiff, and that it no longer is.
 
 Source:
-    Hairer & Wanner, Solving Ordinary Differential Equations II (1996), IV.2: an explicit method on a
-    stiff problem takes steps at the border of its stability region.
+    Hairer & Wanner, Solving Ordinary Differential Equations II (1996), IV.2: an explicit method
+    on a stiff problem takes steps at the border of its stability region.
 """
 
 import torch
