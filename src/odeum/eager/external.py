@@ -4,6 +4,7 @@ Owns how a row's field, bounds and failures look to SciPy, and how its steps com
 here is recorded by autograd: gradients are those of odeum.gradient.adjoint.
 """
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,13 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from odeum.eager.dense import Interpolation
 from odeum.eager.field import RowField
 from odeum.eager.jacobian import JacobianFunction, jacobian
 from odeum.eager.options import MAX_STEPS
+from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import END, Failure, Marked
 from odeum.errors import InputError
-from odeum.methods import SciPy
+from odeum.methods import SCIPY, SciPy
 from odeum.solution import Stats, Status
 from odeum.types import Tensor
 
@@ -31,35 +34,6 @@ PROGRESS_INTERVAL = 64
 """Steps between reports of progress."""
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class ExternalSteps:
-    """Steps that SciPy took, with its dense output of each.
-
-    Attributes:
-        rows: the row of each step, [steps].
-        t: where they start, [steps, 1].
-        t1: where they end, [steps, 1].
-        pieces: SciPy's interpolants, one a step.
-        like: a tensor of the state's dtype on its device, [batch, dim].
-    """
-
-    rows: Tensor
-    t: Tensor
-    t1: Tensor
-    pieces: list[Any]
-    like: Tensor
-
-    def evaluate(self, step: Tensor, t: Tensor) -> Tensor:
-        """States at times ``t`` [k], each inside the step at position ``step`` [k]."""
-        steps, times = step.cpu().numpy(), _array(t)
-        order = np.argsort(steps, kind="stable")
-        found, first = np.unique(steps[order], return_index=True)
-        states = np.empty((len(steps), self.like.shape[1]))
-        for i, at in zip(found, np.split(order, first[1:]), strict=True):
-            states[at] = self.pieces[i](times[at]).T
-        return _tensor(states, self.like)
 
 
 def solve(problem: Problem) -> Outcome:
@@ -94,7 +68,8 @@ def solve(problem: Problem) -> Outcome:
             start=float(times.start[row]),
             end=float(times.end[row]),
             y=_array(y0[row]),
-            outputs=_array((times.ts[index, row] if times.per_row else times.ts[index])),
+            outputs=_array(times.ts[index, row] if times.per_row else times.ts[index]),
+            degree=SCIPY[method.solver].dense_order if problem.dense else None,
         )
         with _quiet():
             course.run(problem, row)
@@ -104,7 +79,9 @@ def solve(problem: Problem) -> Outcome:
         if course.status != Status.SUCCESS and problem.on_failure is not None:
             problem.on_failure(course.failure(row))
     status, stats = _totals(courses, every, implicit=method.implicit)
-    return Outcome(ys, status, stats, _steps(problem, courses), _marked(problem, status, courses))
+    return Outcome(
+        ys, status, stats, _segments(problem, courses), _marked(problem, status, courses)
+    )
 
 
 def _refuse(problem: Problem, method: SciPy) -> None:
@@ -207,9 +184,10 @@ class _Course:
         end: where it ends.
         y: the state it has reached, [dim].
         outputs: times at which its state is wanted, in the order of its solve.
+        degree: of the interpolant of each step, where dense output is kept; else None.
         states: its states there as far as reached.
         ends: the ends of its steps.
-        pieces: dense output of the steps, where it is kept.
+        samples: states inside the steps, [nodes, dim] each, where dense output is kept.
         status: how it ended.
         n_jacobians: Jacobians evaluated.
         n_factorisations: matrices factorised.
@@ -220,9 +198,10 @@ class _Course:
     end: float
     y: Array
     outputs: Array
+    degree: int | None
     states: list[Array] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
-    pieces: list[Any] = field(default_factory=list)
+    samples: list[Array] = field(default_factory=list)
     status: Status = Status.SUCCESS
     n_jacobians: int = 0
     n_factorisations: int = 0
@@ -231,6 +210,11 @@ class _Course:
     def t(self) -> float:
         """The time it has reached."""
         return self.ends[-1] if self.ends else self.start
+
+    @property
+    def steps(self) -> list[tuple[float, float]]:
+        """Where its steps start and end."""
+        return list(itertools.pairwise([self.start, *self.ends]))
 
     def run(self, problem: Problem, row: int) -> None:
         """Goes to the end or to a failure."""
@@ -263,23 +247,25 @@ class _Course:
                 return Status.STEP_TOO_SMALL if too_small else Status.NON_FINITE
             if not np.isfinite(solver.y).all():
                 return Status.NON_FINITE
-            self._keep(solver, dense=problem.dense)
+            self._keep(solver)
             if problem.on_progress is not None and len(self.ends) % PROGRESS_INTERVAL == 0:
                 here = torch.tensor([row], device=problem.ts.device)
                 problem.on_progress(here, problem.ts.new_tensor([[self.t]]))
         return Status.SUCCESS
 
-    def _keep(self, solver: Any, *, dense: bool) -> None:
+    def _keep(self, solver: Any) -> None:
         """Takes the solver's last step."""
         left = self.outputs[len(self.states) :]
         reached = left[left <= solver.t] if self.start < self.end else left[left >= solver.t]
-        piece = None
-        if dense or (len(reached) and reached[0] != solver.t):
-            piece = solver.dense_output()
-        for t in reached:
-            self.states.append(np.array(solver.y if t == solver.t else piece(t)))
-        if dense:
-            self.pieces.append(piece)
+        inside = reached[reached != solver.t]
+        if self.degree is not None or len(inside):
+            interpolant = solver.dense_output()
+            self.states.extend(interpolant(inside).T)
+            if self.degree is not None:
+                nodes = self.t + (solver.t - self.t) * _nodes(self.degree)
+                self.samples.append(interpolant(nodes).T)
+        if len(inside) < len(reached):
+            self.states.append(np.array(solver.y))
         self.ends.append(float(solver.t))
         self.y = np.array(solver.y)
 
@@ -288,9 +274,14 @@ class _Course:
         if self.status == Status.STEP_TOO_SMALL:
             h = 10 * float(np.spacing(abs(self.t)))
         else:
-            h = self.t - ([self.start, *self.ends][-2] if self.ends else self.start)
+            h = self.steps[-1][1] - self.steps[-1][0] if self.steps else 0.0
         n_steps = len(self.ends)
         return self.function.failure(row, self.status, self.t, h, n_steps, self.y)
+
+
+def _nodes(degree: int) -> Array:
+    """Fractions of a step at which a polynomial of that degree is sampled, from 0 to 1."""
+    return (1 - np.cos(np.pi * np.arange(degree + 1) / degree)) / 2
 
 
 def _solver(problem: Problem, course: _Course) -> Any:
@@ -339,24 +330,29 @@ def _totals(courses: list[_Course], like: Tensor, *, implicit: bool) -> tuple[Te
     return like.new_tensor([int(x.status) for x in courses]), stats
 
 
-def _steps(problem: Problem, courses: list[_Course]) -> list[ExternalSteps]:
-    """All steps of a dense solve."""
-    pieces = [piece for course in courses for piece in course.pieces]
-    if not pieces:
+def _segments(problem: Problem, courses: list[_Course]) -> list[Segments]:
+    """All steps of a dense solve: SciPy's interpolants are polynomials, here through samples."""
+    samples = [sample for course in courses for sample in course.samples]
+    if not samples:
         return []
-    n_steps = [len(course.ends) for course in courses]
-    every = torch.arange(len(courses), device=problem.y0.device)
-    begins = [t for course in courses for t in (course.start, *course.ends[:-1]) if course.ends]
-    ends = [t for course in courses for t in course.ends]
-    return [
-        ExternalSteps(
-            every.repeat_interleave(every.new_tensor(n_steps)),
-            problem.ts.new_tensor(begins).unsqueeze(-1),
-            problem.ts.new_tensor(ends).unsqueeze(-1),
-            pieces,
-            problem.y0,
-        )
-    ]
+    degree = len(samples[0]) - 1
+    values = np.stack(samples, 1)
+    # y(t + theta h) = y + sum_j c_j theta^j, at the samples but the first
+    powers = _nodes(degree)[1:, None] ** np.arange(1, degree + 1)
+    change = (values[1:] - values[0]).reshape(degree, -1)
+    coefficients = np.linalg.solve(powers, change).reshape(degree, *values.shape[1:])
+    ts, like = problem.ts.detach(), problem.y0
+    t, t1 = (
+        ts.new_tensor([step[side] for course in courses for step in course.steps]).unsqueeze(-1)
+        for side in (0, 1)
+    )
+    h = t1 - t
+    every = torch.arange(len(courses), device=like.device)
+    rows = every.repeat_interleave(every.new_tensor([len(course.ends) for course in courses]))
+    # The coefficients c_j = h k_j are the derivatives' part, the powers the polynomials'.
+    dense = Interpolation(np.eye(degree).tolist(), [1.0] * degree, like)
+    ks = _tensor(coefficients / _array(h), like)
+    return [Segments(dense, rows, t, t1, h, _tensor(values[0], like), ks)]
 
 
 def _marked(problem: Problem, status: Tensor, courses: list[_Course]) -> Marked:
