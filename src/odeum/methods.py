@@ -198,7 +198,7 @@ class Adams:
         >>> y0, ts = torch.ones(1, 1), torch.linspace(0, 1, 21)
         >>> sol = odeum.solve(lambda t, y: -y, y0, ts, method=Adams(order=4, implicit=False))
         >>> sol.ys[-1], sol.stats.n_evaluations
-        (tensor([[0.3679]]), tensor([29]))
+        (tensor([[0.3679]]), tensor([30]))
     """
 
     order: int

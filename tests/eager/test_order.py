@@ -16,6 +16,14 @@ N_STEPS |= {5: (64, 96, 128), 6: (24, 36, 48), 7: (28, 36, 48), 8: (10, 12, 16),
 SPAN = 3.0
 
 
+def takes_given_steps_on_any_system(name):
+    """SciPy's methods choose their own steps, symplectic ones want q and p."""
+    return not isinstance(odeum.methods.get(name), odeum.methods.SciPy | odeum.methods.Symplectic)
+
+
+METHODS = [name for name in odeum.methods.names() if takes_given_steps_on_any_system(name)]
+
+
 def rms_error(sol, t):
     exact = logistic_exact(t[:, None, None], LOGISTIC_Y0)
     return float((sol - exact).square().mean().sqrt())

@@ -55,9 +55,9 @@ def quadrature(nodes: Tensor) -> Tensor:
 class AdamsStepper:
     """Adams-Bashforth or Adams-Moulton; see :class:`~odeum.eager.stepper.Stepper`.
 
-    A step's ``ks`` are its mean slope and the derivative at its start, and that at its end where
-    the method is implicit. The memory holds times and derivatives before that of the start, the
-    last first. While there are too few, steps are those of the classical Runge-Kutta method.
+    A step's ``ks`` are its mean slope and the derivatives at its start and end. The memory holds
+    times and derivatives before that of the start, the last first. While there are too few, steps
+    are those of the classical Runge-Kutta method.
 
     Args:
         method: the method.
@@ -65,14 +65,14 @@ class AdamsStepper:
     """
 
     error_order: int | None = None
-    n_evaluations = 0
+    end_stage: int | None = 2
     n_extra = 0
 
     def __init__(self, method: Adams, like: Tensor) -> None:
         like = like.detach()
         self.order = method.order
         self.implicit = method.implicit
-        self.end_stage = 2 if method.implicit else None
+        self.n_evaluations = 0 if method.implicit else 1
         self.dense = hermite(like)
         self._given = method.jacobian
         self._precision = Precision.within(None, like.dtype)
@@ -116,19 +116,16 @@ class AdamsStepper:
         else:
             weights = self._weights(t, h, [t, *memory[::2]]).to(y.dtype)
             slope = _weighted([k0, *memory[1::2]], weights)
-            step = Step(t, h, y, torch.addcmul(y, h.to(y.dtype), slope), [slope, k0])
+            step = _ended(field, t, h, y, k0, slope)
         return replace(step, memory=(t, k0, *memory)[: 2 * self._n_past])
 
     def _start(self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor) -> Step:
         taken = self._starter.step(field, t, h, y, k0)
         slope = combine(taken.ks, self._start_weights)
-        ks = [slope, k0]
-        y1 = torch.addcmul(y, h.to(y.dtype), slope)
-        if self.implicit:
-            ks.append(field((t + h).to(y.dtype), y1))
         none = torch.zeros(len(y), dtype=torch.int64, device=y.device)
-        n_evaluations = none + self._starter.n_evaluations + int(self.implicit)
-        return Step(t, h, y, y1, ks, work=Work(n_evaluations, none, none))
+        n_evaluations = none + self._starter.n_evaluations + 1 - self.n_evaluations
+        work = Work(n_evaluations, none, none)
+        return replace(_ended(field, t, h, y, k0, slope), work=work)
 
     def _moulton(
         self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, memory: Memory
@@ -167,7 +164,6 @@ class AdamsStepper:
             torch.addcmul(y, hy, slope),
             [slope, k0, k1],
             solved=found.converged,
-            matrix=matrix,
             work=Work(found.n_iterations, one, one),
         )
 
@@ -212,7 +208,7 @@ class AdamsStepper:
 
     def derivatives(self, ks: list[Tensor], k1: Tensor | None) -> list[Tensor]:
         """The mean slope and the derivatives at both ends."""
-        return ks if self.implicit or k1 is None else [*ks, k1]
+        return ks
 
     def extra_derivatives(
         self,
@@ -224,6 +220,21 @@ class AdamsStepper:
     ) -> list[Tensor]:
         """None."""
         return []
+
+
+def _ended(field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, slope: Tensor) -> Step:
+    """The step of that mean slope, with the derivative at its end."""
+    t1, y1 = (t + h).to(y.dtype), torch.addcmul(y, h.to(y.dtype), slope)
+    k1 = field(t1, y1)
+    if torch.is_grad_enabled():
+        fine = k1.isfinite().all(-1)
+        if not bool(fine.all()):
+            # As in a row that fails: the next step of this one will.
+            at = fine.nonzero().squeeze(-1)
+            k1 = k1.detach()
+            if len(at):
+                k1 = k1.index_copy(0, at, field.part(at)(t1[at], y1[at]))
+    return Step(t, h, y, y1, [slope, k0, k1])
 
 
 def _weighted(ks: list[Tensor], weights: Tensor) -> Tensor:
