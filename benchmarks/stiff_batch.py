@@ -25,7 +25,7 @@ import odeum
 
 N_THREADS = 2
 T1, RTOL, ATOL = 10.0, 1e-6, 1e-8
-OURS = ("rodas5p", "rodas4", "kvaerno5", "kvaerno4", "auto")
+OURS = ("radau5", "rodas5p", "rodas4", "kvaerno5", "kvaerno4", "auto")
 SMALL = 1e-2
 """Errors are relative to states above this; below, absolute: velocities cross zero."""
 

@@ -82,7 +82,8 @@ CONTESTS = (
             Entrant("trbdf2", finest=1e-6),
             Entrant("kvaerno3", finest=1e-7),
             Entrant("kvaerno4", finest=1e-9),
-            Entrant("kvaerno5"),
+            Entrant("kvaerno5", finest=1e-10),
+            Entrant("radau5"),
             Entrant("rodas4", finest=1e-9),
             Entrant("rodas5p"),
             Entrant("auto"),
@@ -90,7 +91,7 @@ CONTESTS = (
             Entrant("BDF", theirs=True),
             Entrant("LSODA", theirs=True),
         ),
-        ours=("kvaerno5", "rodas5p"),
+        ours=("radau5", "kvaerno5", "rodas5p"),
         against="Radau",
     ),
 )

@@ -118,6 +118,8 @@ class ImplicitStepper:
         self._b_error = [weights_of(weights, like) for weights in tableau.b_error or ()]
         self._blocks = _blocks(tableau, like)
         self._starts_with_k0 = not self._blocks[0].implicit
+        self._couples_all = tableau.fully_implicit
+        self._filter_gamma = float(tableau.filter_gamma) if tolerance is not None else 0.0
 
     def step(
         self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, memory: Memory
@@ -173,7 +175,6 @@ class ImplicitStepper:
         rate = torch.zeros_like(hy)
         n_evaluations = torch.zeros_like(n_jacobians)
         matrices: dict[float, Factorised] = {}
-        matrix = None
         for block in self._blocks:
             if not ks and self._starts_with_k0:
                 ks.append(k0)
@@ -200,16 +201,23 @@ class ImplicitStepper:
             solved = solved & found.converged
             rate = torch.maximum(rate, found.rate)
             n_evaluations += found.n_iterations * len(block.nodes)
-        assert matrix is not None
+        matrix = None
+        if self._filter_gamma and not self._couples_all:
+            matrix = matrices[self._filter_gamma]
+        elif self._filter_gamma:
+            eye = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
+            matrix = Factorised(eye - (self._filter_gamma * hy).unsqueeze(-1) * jacobians)
+        n_factorisations = len(matrices) + (matrix is not None and self._couples_all)
         return Step(
             t,
             h,
             y,
             torch.addcmul(y, hy, combine(ks, self._b)),
             ks,
+            k0,
             solved,
             matrix,
-            Work(n_evaluations, n_jacobians, torch.full_like(n_jacobians, len(matrices))),
+            Work(n_evaluations, n_jacobians, torch.full_like(n_jacobians, n_factorisations)),
             (jacobians, evaluated, rate > SLOW_RATE),
         )
 
@@ -259,9 +267,12 @@ class ImplicitStepper:
         Source:
             Hosea & Shampine, Analysis and implementation of TR-BDF2, Appl. Numer. Math. 20 (1996).
         """
-        assert step.matrix is not None
-        h = step.h.to(step.y.dtype)
-        return [step.matrix.solve(combine(step.ks, weights) * h) for weights in self._b_error]
+        assert step.k0 is not None
+        ks = [step.k0, *step.ks] if self._couples_all else step.ks
+        errors = [combine(ks, weights) * step.h.to(step.y.dtype) for weights in self._b_error]
+        if step.matrix is None:
+            return errors
+        return [step.matrix.solve(error) for error in errors]
 
     def derivatives(self, ks: list[Tensor], k1: Tensor | None) -> list[Tensor]:
         """The stages, and the derivative at the end where the interpolant weighs it."""
@@ -306,8 +317,6 @@ def _replaced(step: Step, at: Tensor, other: Step) -> Step:
     """A step with the rows at ``at`` from another one, the work of both added up."""
     assert step.work is not None
     assert other.work is not None
-    assert step.matrix is not None
-    assert other.matrix is not None
     assert step.solved is not None
     assert other.solved is not None
     work = Work(
@@ -320,7 +329,7 @@ def _replaced(step: Step, at: Tensor, other: Step) -> Step:
         y1=step.y1.index_copy(0, at, other.y1),
         ks=[k.index_copy(0, at, new) for k, new in zip(step.ks, other.ks, strict=True)],
         solved=step.solved.index_copy(0, at, other.solved),
-        matrix=step.matrix.replaced(at, other.matrix),
+        matrix=None if step.matrix is None else step.matrix.replaced(at, other.matrix),
         work=work,
         memory=tuple(
             old.index_copy(0, at, new) for old, new in zip(step.memory, other.memory, strict=True)

@@ -54,6 +54,7 @@ def slope_in_time(field: RowField, t: Tensor, y: Tensor) -> Tensor:
         t: times, [rows, 1], in the dtype of the state.
         y: states, [rows, dim].
     """
+    t = t.clone()  # times shared by rows may share their memory, which forward mode refuses
     return _differentiated(
         lambda: torch.func.jvp(lambda t: field(t, y), (t,), (torch.ones_like(t),))[1],
         lambda: _reverse(lambda t: field(t, y), t).squeeze(-1),

@@ -24,8 +24,9 @@ class Factorised:
             lu, pivots = lu[at], pivots[at]
         return torch.linalg.lu_solve(lu, pivots, x.unsqueeze(-1)).squeeze(-1)
 
-    def replaced(self, at: Tensor, other: "Factorised") -> "Factorised":
+    def replaced(self, at: Tensor, other: "Factorised | None") -> "Factorised":
         """The same with the rows ``at`` taken from another one."""
+        assert other is not None
         merged = copy(self)
         merged._lu = self._lu.index_copy(0, at, other._lu)
         merged._pivots = self._pivots.index_copy(0, at, other._pivots)

@@ -47,19 +47,21 @@ class Precision:
         return Precision(tolerance, share, share, max_iterations=10)
 
     def size(self, change: Tensor, y: Tensor, motion: Tensor) -> Tensor:
-        """A change of the state over the allowed one, [rows, 1]; infinite where it is not finite.
+        """Changes of the stages' states over the allowed ones, [rows, 1]; infinite if not finite.
 
         Args:
-            change: of the state, [rows, n].
-            y: the state, [rows, n].
-            motion: how far the step takes it, [rows, n].
+            change: [rows, stages * dim].
+            y: the state, [rows, dim].
+            motion: how far the stages are from it, [rows, stages * dim].
         """
         if self.tolerance is not None:
-            size = norm(change / self.tolerance.scale(y.abs()))
+            allowed = self.tolerance.scale(y.abs())
         else:
             finfo = torch.finfo(y.dtype)
-            reach = torch.maximum(y.abs(), motion.abs()).amax(-1, keepdim=True)
-            size = norm(change / (10 * finfo.eps * reach + finfo.tiny))
+            reach = torch.maximum(y.abs().amax(-1), motion.abs().amax(-1)).unsqueeze(-1)
+            allowed = (10 * finfo.eps * reach + finfo.tiny).expand_as(y)
+        stages = change.view(len(y), -1, y.shape[1])
+        size = norm((stages / allowed.unsqueeze(1)).flatten(1))
         return torch.where(size.isfinite(), size, torch.inf)
 
 
@@ -68,7 +70,7 @@ class Solved:
     """What became of an iteration.
 
     Attributes:
-        k: the derivatives, [rows, n].
+        k: the derivatives, [rows, stages * dim].
         converged: [rows, 1].
         rate: the slowest convergence seen, [rows, 1].
         n_iterations: [rows].
@@ -93,9 +95,9 @@ def solve_stages(
     Args:
         residual: ``f(t, base + c k) - k`` of the rows at given positions, all where None.
         matrix: of its derivative, less its sign.
-        guess: where to begin, [rows, n].
+        guess: where to begin, [rows, stages * dim].
         reach: by how much an error in ``k`` moves the state, [rows, 1].
-        y: the state that the tolerance is relative to, [rows, n].
+        y: the state that the tolerance is relative to, [rows, dim].
         precision: when it has converged.
     """
     k = guess

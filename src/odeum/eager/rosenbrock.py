@@ -73,7 +73,7 @@ class RosenbrockStepper:
         # The field itself was evaluated at every stage but the first, and for its slope in time.
         work = Work(new + (len(self._nodes) - 1), new, ones)
         memory = (matrices.detach(), slopes.detach(), t.detach())
-        return Step(t, h, y, step.y1, step.ks, None, step.matrix, work, memory)
+        return Step(t, h, y, step.y1, step.ks, work=work, memory=memory)
 
     def _derivatives_of(self, field: RowField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         ty = t.to(y.dtype)
@@ -104,7 +104,7 @@ class RosenbrockStepper:
             if d:
                 right = torch.addcmul(right, hy, slopes, value=d)
             ks.append(matrix.solve(self._gamma * right))
-        return Step(t, h, y, torch.addcmul(y, hy, combine(ks, self._m)), ks, matrix=matrix)
+        return Step(t, h, y, torch.addcmul(y, hy, combine(ks, self._m)), ks)
 
     def record(
         self,

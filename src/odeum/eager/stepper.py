@@ -35,8 +35,10 @@ class Step:
         y: the state there, [rows, dim].
         y1: the state at its end, [rows, dim].
         ks: derivatives, [rows, dim] each.
+        k0: the derivative at its start, [rows, dim], where an error estimate weighs it.
         solved: rows whose stage equations were solved, [rows, 1]; None where there are none.
-        matrix: ``1 - h gamma J``, factorised; None where no equations are solved.
+        matrix: ``1 - h gamma J``, factorised, that filters the error estimate; None where it
+            needs no filter.
         work: evaluations beyond ``Stepper.n_evaluations``, and the work of solving equations.
         memory: handed to the next step of the same rows.
     """
@@ -46,6 +48,7 @@ class Step:
     y: Tensor
     y1: Tensor
     ks: list[Tensor]
+    k0: Tensor | None = None
     solved: Tensor | None = None
     matrix: Factorised | None = None
     work: Work | None = None

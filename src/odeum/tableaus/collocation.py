@@ -10,10 +10,13 @@ from fractions import Fraction
 from odeum.tableaus.record import DenseOutput, RKTableau, Row, root, row
 
 
-def collocation(name: str, order: int, c: Row, source: str) -> RKTableau:
-    """The collocation method with these nodes; it takes fixed steps.
+def collocation(
+    name: str, order: int, c: Row, source: str, filter_gamma: Fraction | None = None
+) -> RKTableau:
+    """The collocation method with these nodes.
 
-    Its dense output weighs the stages by the integrals of their Lagrange polynomials and is of
+    Its error estimate, where there is one, compares it with the solution of order ``len(c)`` that
+    weighs ``f(t, y)`` by ``filter_gamma`` (Hairer & Wanner II, IV.8). Its dense output weighs the stages by the integrals of their Lagrange polynomials and is of
     order ``len(c)``, lower than the method's own.
 
     Args:
@@ -21,6 +24,8 @@ def collocation(name: str, order: int, c: Row, source: str) -> RKTableau:
         order: order of the solution at the end of a step.
         c: distinct nodes.
         source: where the method is published.
+        filter_gamma: weight of ``f(t, y)`` in the embedded solution, and the ``gamma`` of the
+            filter that takes the stiff components out of the estimate; None for fixed steps.
 
     Example:
         >>> midpoint = collocation("midpoint", 2, row("1/2"), "Hammer & Hollingsworth 1955")
@@ -28,13 +33,19 @@ def collocation(name: str, order: int, c: Row, source: str) -> RKTableau:
         (((Fraction(1, 2),),), (Fraction(1, 1),), 1)
     """
     polynomials = tuple(_integral(_lagrange(c, j)) for j in range(len(c)))
+    b = tuple(_value(p, Fraction(1)) for p in polynomials)
+    b_error = None
+    if filter_gamma is not None:
+        # The embedded solution integrates 1, x, ... exactly, the value at 0 weighed as given.
+        at_start = tuple(_lagrange(c, j)[0] for j in range(len(c)))
+        b_error = ((-filter_gamma, *(filter_gamma * value for value in at_start)),)
     return RKTableau(
         name=name,
         order=order,
-        embedded_order=None,
+        embedded_order=None if b_error is None else len(c),
         a=tuple(tuple(_value(p, node) for p in polynomials) for node in c),
-        b=tuple(_value(p, Fraction(1)) for p in polynomials),
-        b_error=None,
+        b=b,
+        b_error=b_error,
         c=c,
         dense=DenseOutput(order=len(c), weights=polynomials),
         source=source,
@@ -71,4 +82,12 @@ IMPLICIT_MIDPOINT = collocation("implicit_midpoint", 2, row("1/2"), _GAUSS)
 GAUSS4 = collocation("gauss4", 4, (_HALF - root(3) / 6, _HALF + root(3) / 6), _GAUSS)
 GAUSS6 = collocation("gauss6", 6, (_HALF - root(15) / 10, _HALF, _HALF + root(15) / 10), _GAUSS)
 RADAU3 = collocation("radau3", 3, row("1/3", 1), _RADAU)
-RADAU5 = collocation("radau5", 5, ((4 - root(6)) / 10, (4 + root(6)) / 10, *row(1)), _RADAU)
+_CUBE_ROOT_3 = Fraction("1.442249570307408382321638310780109588391869253")
+RADAU5 = collocation(
+    "radau5",
+    5,
+    ((4 - root(6)) / 10, (4 + root(6)) / 10, *row(1)),
+    _RADAU,
+    # The inverse of the real eigenvalue of the inverse of ``a``.
+    filter_gamma=1 / (3 + _CUBE_ROOT_3**2 - _CUBE_ROOT_3),
+)

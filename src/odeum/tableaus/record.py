@@ -82,8 +82,9 @@ class RKTableau:
             has rows of all ``n_stages``.
         b: weights of the advanced solution.
         b_error: rows of weights that estimate the local error: ``b`` less the embedded weights.
-            One row as a rule; a second, of lower order, damps the first as in DOP853. None
-            where the step size is fixed.
+            One row as a rule; a second, of lower order, damps the first as in DOP853. A fully
+            implicit method weighs ``f(t, y)`` besides, before its stages. None where the step
+            size is fixed.
         c: nodes.
         dense: the continuous extension; cubic Hermite where None is given, which needs the
             first stage to be ``f(t, y)``.
@@ -140,7 +141,7 @@ class RKTableau:
             "b_error and embedded_order come together",
         )
         for weights in self.b_error or ():
-            self._require(len(weights) == n, "b_error must weigh every stage")
+            self._require(len(weights) == n + self.fully_implicit, "b_error must weigh every stage")
             self._require_equal(sum(weights), 0, "b_error must sum to 0")
         self._require(
             self.dense is not None or self._starts_explicitly,
@@ -224,6 +225,25 @@ class RKTableau:
         if self.embedded_order is None:
             raise InputError(f"tableau {self.name!r} estimates no error: give it a fixed step")
         return min(self.order, self.embedded_order) + 1
+
+    @property
+    def filter_gamma(self) -> Fraction:
+        """``gamma`` in the filter ``1 / (1 - h gamma J)`` that an error estimate needs, else 0.
+
+        Without it, the stiff components of an estimate that weighs an explicit stage grow with
+        the step. Where the embedded solution ends on an implicit stage they are damped already.
+        """
+        if not self.b_error or self.explicit:
+            return Fraction(0)
+        if self.fully_implicit:
+            return abs(self.b_error[0][0])
+        embedded = difference(self.b, self.b_error[0])
+        for coefficients, gamma in zip(self.matrix, self.diagonal, strict=True):
+            if gamma and all(
+                abs(x - y) < TOLERANCE for x, y in zip(coefficients, embedded, strict=True)
+            ):
+                return Fraction(0)
+        return max(self.diagonal)
 
     @property
     def adaptive(self) -> bool:
