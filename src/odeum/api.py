@@ -18,7 +18,7 @@ from odeum.eager.outputs import Interpolant
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import Failure
 from odeum.errors import InputError, unknown_name
-from odeum.gradient import discrete
+from odeum.gradient import adjoint, discrete
 from odeum.phases import Firings, solve_in_phases
 from odeum.solution import EventRecord, Solution, spread
 from odeum.tree import Structure, structure_of
@@ -30,8 +30,12 @@ def _without_gradient(problem: Problem) -> Outcome:
         return problem.solve()
 
 
-GRADIENTS: dict[str, Callable[[Problem], Outcome]] = {
+Gradient = Callable[[Problem], Outcome]
+"""Solves a problem so that backpropagation through its outcome gives the gradient."""
+
+GRADIENTS: dict[str, Gradient] = {
     "discrete": discrete.solve,
+    "adjoint": adjoint.solve,
     "autograd": Problem.solve,
     "none": _without_gradient,
 }
@@ -49,7 +53,7 @@ def solve(
     method: str | methods.ExplicitRungeKutta = "tsit5",
     rtol: float | Tensor = 1e-4,
     atol: float | Tensor = 1e-6,
-    gradient: str = "discrete",
+    gradient: str | Gradient = "discrete",
     engine: str = "auto",
     coupling: str = "independent",
     step: StepOptions | None = None,
@@ -77,8 +81,11 @@ def solve(
         rtol: relative tolerance per step, > 0; or a tensor that broadcasts against one row.
         atol: absolute tolerance in units of ``y``, >= 0; likewise.
         gradient: "discrete" (the exact gradient of the steps taken; stores one state a step),
-            "autograd" (backpropagation through all operations) or "none". Gradients reach
-            ``y0``, ``ts``, ``args`` and every tensor the field uses, its parameters above all.
+            "adjoint" (the adjoint equation, solved backwards in time: memory does not grow with
+            the steps, and for SciPy's methods "discrete" means it too) or
+            :class:`odeum.gradient.Adjoint` with options, "autograd" (backpropagation through all
+            operations) or "none". Gradients reach ``y0``, ``ts``, ``args`` and every tensor the
+            field uses, its parameters above all.
         engine: "auto" or "eager".
         coupling: "independent", or "joint": the batch is one system with one step size.
         step: bounds on the steps.
@@ -109,12 +116,13 @@ def solve(
         ("coupling", coupling, COUPLINGS),
         ("on_failure", on_failure, ON_FAILURE),
     ):
-        if given not in known:
+        if given not in known and not (kind == "gradient" and callable(given)):
             raise unknown_name(kind, str(given), known)
     if not callable(field):
         raise InputError(
             f"field is a {type(field).__name__}: give a function f(t, y) or an nn.Module"
         )
+    solver = GRADIENTS[gradient] if isinstance(gradient, str) else gradient
     structure = structure_of(y0)
     ts = _times(ts, structure)
     joint = coupling == "joint"
@@ -135,7 +143,7 @@ def solve(
             on_progress=on_progress,
             on_backward=lambda work: stats.add_backward(work.spread(structure.batch_shape)),
         )
-        outcome, firings = _solved(problem, GRADIENTS[gradient], _events(events), _breaks(breaks))
+        outcome, firings = _solved(problem, solver, _events(events), _breaks(breaks))
     stats = outcome.stats.spread(structure.batch_shape)
     return Solution(
         ts=ts,
@@ -151,7 +159,7 @@ def solve(
 
 def _solved(
     problem: Problem,
-    gradient: Callable[[Problem], Outcome],
+    gradient: Gradient,
     events: list[Event],
     breaks: Tensor,
 ) -> tuple[Outcome, list[Firings]]:

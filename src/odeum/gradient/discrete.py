@@ -12,10 +12,11 @@ from torch.autograd.function import once_differentiable
 
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
-from odeum.gradient.inputs import Args, Weights, captured_tensors
+from odeum.gradient import adjoint
+from odeum.gradient.inputs import Weights, isolate
 from odeum.gradient.sweep import Sweep
 from odeum.gradient.tape import Tape
-from odeum.methods import Adams
+from odeum.methods import Adams, SciPy
 from odeum.types import Tensor
 
 
@@ -23,31 +24,21 @@ def solve(problem: Problem) -> Outcome:
     """Solves a problem so that backpropagation gives the exact gradient of the steps taken."""
     if not torch.is_grad_enabled():
         return problem.solve()
-    args = Args(problem.field.args)
-    isolated = replace(
-        problem,
-        field=problem.field.with_args(args.replaced([x.detach() for x in args.tensors])),
-        y0=problem.y0.detach(),
-        ts=problem.ts.detach(),
-        start=None if problem.start is None else problem.start.detach(),
-    )
-    saved, y0 = _SavedBytes(), isolated.y0.clone().requires_grad_()
+    if isinstance(problem.method, SciPy):
+        # Its steps are not ours to pull back.
+        return adjoint.solve(problem)
+    saved = _SavedBytes()
     with saved:
-        k0 = replace(isolated, y0=y0).derivative0(isolated.times())
-    captured = [x for x in captured_tensors(problem.field.field, k0) if x is not y0]
-    inputs = (problem.y0, problem.ts, problem.start, *args.tensors, *captured)
-    if not any(tensor is not None and tensor.requires_grad for tensor in inputs):
+        cut = isolate(problem)
+    if not cut.wants_gradient:
         with torch.no_grad():
-            return isolated.solve(k0.detach())
+            return cut.problem.solve(cut.k0)
     if isinstance(problem.method, Adams):
         # A step reaches back to others: pulling one back at a time would not do.
         return problem.solve()
-    leaves = [x.detach().requires_grad_() for x in args.tensors]
-    isolated = replace(isolated, field=problem.field.with_args(args.replaced(leaves)))
-    wants_times = any(x is not None and x.requires_grad for x in (problem.ts, problem.start))
-    tape = Tape(saved.n_bytes / len(k0), wants_times=wants_times)
-    run = _Run(isolated, tape, k0.detach(), leaves + captured)
-    ys, marked, *dense = _Discrete.apply(run, *inputs)
+    tape = Tape(saved.n_bytes / len(cut.k0), wants_times=cut.wants_times)
+    run = _Run(cut.problem, tape, cut.k0, cut.leaves)
+    ys, marked, *dense = _Discrete.apply(run, *cut.inputs)
     outcome = run.outcome
     assert outcome is not None
     segments = [

@@ -5,6 +5,7 @@ whatever it closes over. A backward pass must find all of them as the forward pa
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +13,58 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from odeum.eager.field import PerRow
+from odeum.eager.problem import Problem
 from odeum.types import Field, PyTree, Tensor
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """A problem cut off from where its tensors come from, to be differentiated by hand.
+
+    Attributes:
+        problem: the same with tensors that have no history.
+        k0: the field at the initial state, [batch, dim].
+        inputs: the tensors that may want gradients, as they were: the initial states, the output
+            times, the times where rows start, those in ``args``, those the field reads by itself.
+        leaves: what stands in for the last two in ``problem``.
+    """
+
+    problem: Problem
+    k0: Tensor
+    inputs: tuple[Tensor | None, ...]
+    leaves: list[Tensor]
+
+    @property
+    def wants_gradient(self) -> bool:
+        """Whether any of the inputs wants a gradient."""
+        return any(x is not None and x.requires_grad for x in self.inputs)
+
+    @property
+    def wants_times(self) -> bool:
+        """Whether the output times, or the times where rows start, want a gradient."""
+        return any(x is not None and x.requires_grad for x in self.inputs[1:3])
+
+
+def isolate(problem: Problem) -> Isolated:
+    """Cuts a problem off from where its tensors come from."""
+    args = Args(problem.field.args)
+    leaves = [x.detach() for x in args.tensors]
+    cut = replace(
+        problem,
+        field=problem.field.with_args(args.replaced(leaves)),
+        y0=problem.y0.detach(),
+        ts=problem.ts.detach(),
+        start=None if problem.start is None else problem.start.detach(),
+        end=None if problem.end is None else problem.end.detach(),
+    )
+    # A leaf that stands for the state: what it leads to is recorded whatever the field reads.
+    y0 = cut.y0.clone().requires_grad_()
+    k0 = replace(cut, y0=y0).derivative0(cut.times())
+    captured = [x for x in captured_tensors(problem.field.field, k0) if x is not y0]
+    inputs = (problem.y0, problem.ts, problem.start, *args.tensors, *captured)
+    leaves = [x.requires_grad_() for x in leaves]
+    cut = replace(cut, field=problem.field.with_args(args.replaced(leaves)))
+    return Isolated(cut, k0.detach(), inputs, leaves + captured)
 
 
 class Args:
