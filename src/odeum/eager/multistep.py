@@ -62,6 +62,11 @@ class AdamsStepper:
     Args:
         method: the method.
         like: the state, for its dtype and device.
+
+    Example:
+        >>> stepper = AdamsStepper(Adams(order=4, implicit=False), torch.ones(1, 1))
+        >>> stepper.order, stepper.n_evaluations
+        (4, 1)
     """
 
     error_order: int | None = None

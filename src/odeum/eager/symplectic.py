@@ -56,6 +56,16 @@ class SymplecticStepper:
 
     Raises:
         InputError: where the state is no pair of q and p.
+
+    Example:
+        >>> from odeum.tableaus import LEAPFROG
+        >>> from odeum.tree import structure_of
+        >>> y, t, h = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 1), torch.full((1, 1), 0.1)
+        >>> spring = lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1)
+        >>> field = RowField(spring, structure_of(y), None, joint=False)
+        >>> stepper = SymplecticStepper(LEAPFROG, y, field)
+        >>> stepper.step(field, t, h, y, field(t, y), ()).y1  # q = 1 - h^2 / 2
+        tensor([[ 0.9950, -0.0998]])
     """
 
     implicit = False
