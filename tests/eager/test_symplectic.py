@@ -128,7 +128,7 @@ def check_energies(method, n_steps):
 
 @pytest.mark.parametrize("method", SYMPLECTIC)
 def test_energy_does_not_drift(method):
-    check_energies(method, 1000)
+    check_energies(method, 700)
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_energy_does_not_drift_in_a_hundred_thousand_steps(method):
 
 
 def test_energy_drifts_with_a_method_that_is_not_symplectic():
-    (first, last), _ = energy_errors("rk4", 1000, h=0.3)
+    (first, last), _ = energy_errors("rk4", 700, h=0.3)
     assert last > 5 * first
 
 
