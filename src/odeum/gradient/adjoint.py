@@ -18,9 +18,10 @@ from odeum.eager.control import Tolerance
 from odeum.eager.field import PerRow, RowField
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
-from odeum.eager.records import Failure, Marked
+from odeum.eager.records import Failure
 from odeum.errors import InputError, SolveError
 from odeum.gradient.inputs import Isolated, Weights, isolate
+from odeum.gradient.observations import Observations, observations_of
 from odeum.methods import Method
 from odeum.solution import Stats
 from odeum.tree import structure_of
@@ -166,7 +167,7 @@ class _Adjoint(torch.autograd.Function):
         problem = replace(problem, field=problem.field.with_field(run.weights.restored()))
         solver = _BackwardSolve(problem, run.cut.leaves)
         marked = replace(ctx.marked, y=y_marked)
-        g_y0 = solver.run(_observations(problem, ys, marked, g_ys, g_marked))
+        g_y0 = solver.run(observations_of(problem, ys, marked, g_ys, g_marked))
         if g_ys is not None and problem.start is None:
             g_y0 = g_y0 + g_ys[0]
         g_ts, g_start = solver.of_times() if any(ctx.needs_input_grad[2:4]) else (None, None)
@@ -188,54 +189,6 @@ class _WithoutGradient(torch.autograd.Function):
             "the adjoint gives no gradient to dense output: put the times in ts, or use "
             "gradient='discrete' with a method of odeum's own"
         )
-
-
-@dataclass(frozen=True)
-class _Observations:
-    """States that have cotangents, the last of each row first.
-
-    Attributes:
-        rows: the row of each, [n].
-        index: the index of its output time, -1 for marks, [n].
-        t: its time, [n].
-        before: that of the row's observation before it, or where the row starts, [n].
-        y: the state, [n, dim].
-        g: its cotangent, [n, dim].
-        rank: how many observations of its row come after it, [n].
-    """
-
-    rows: Tensor
-    index: Tensor
-    t: Tensor
-    before: Tensor
-    y: Tensor
-    g: Tensor
-    rank: Tensor
-
-
-def _observations(
-    problem: Problem, ys: Tensor, marked: Marked, g_ys: Tensor | None, g_marked: Tensor | None
-) -> _Observations:
-    times = problem.times()
-    every = torch.arange(len(problem.y0), device=ys.device)
-    first, count = times.counts(every, times.start, times.end)
-    output = torch.arange(times.n_times, device=ys.device).unsqueeze(-1)
-    reached = (output >= first) & (output < first + count) & ys.isfinite().all(-1)
-    index, rows = reached.nonzero(as_tuple=True)
-    g = torch.zeros_like(ys) if g_ys is None else g_ys
-    parts = [(rows, index, times.at(index, rows), ys[index, rows], g[index, rows])]
-    if g_marked is not None:
-        no_index = torch.full_like(marked.rows, -1)
-        parts.append((marked.rows, no_index, marked.t, marked.y, g_marked))
-    rows, index, t, y, g = (torch.cat(part) for part in zip(*parts, strict=True))
-    backwards = (t * times.direction[rows].squeeze(-1)).argsort(descending=True, stable=True)
-    order = backwards[rows[backwards].argsort(stable=True)]
-    rows, index, t, y, g = (x[order] for x in (rows, index, t, y, g))
-    n_of_row = torch.bincount(rows, minlength=len(every))
-    rank = torch.arange(len(rows), device=ys.device) - (n_of_row.cumsum(0) - n_of_row)[rows]
-    is_first = rank == n_of_row[rows] - 1
-    before = torch.where(is_first, times.start[rows].squeeze(-1), t.roll(-1))
-    return _Observations(rows, index, t, before, y, g, rank)
 
 
 class _BackwardSolve:
@@ -260,13 +213,13 @@ class _BackwardSolve:
         nodes, weights = np.polynomial.legendre.leggauss(_order(problem.method) // 2 + 1)
         self._nodes = problem.ts.new_tensor((nodes + 1) / 2)
         self._weights = problem.ts.new_tensor(weights / 2)
-        self._observations: _Observations | None = None
+        self._observations: Observations | None = None
         self._rows: Tensor | None = None
         self._field = problem.field
         # Methods with Jacobians differentiate this derivative once more, by torch.func.
         self._functional = not isinstance(problem.method, methods.ExplicitRungeKutta)
 
-    def run(self, observations: _Observations) -> Tensor:
+    def run(self, observations: Observations) -> Tensor:
         """Goes back to the start; the gradient of the initial states but for their own output."""
         self._observations = seen = observations
         n_ranks = int(seen.rank.max()) + 1 if len(seen.rank) else 0
