@@ -136,6 +136,12 @@ def _order(method: Method) -> int:
     return method.tableau.order
 
 
+def _has_jacobians(method: Method) -> bool:
+    if isinstance(method, methods.SciPy | methods.Adams):
+        return method.implicit
+    return not isinstance(method, methods.ExplicitRungeKutta)
+
+
 class _Run:
     """What the forward pass of a solve leaves for the backward pass."""
 
@@ -217,7 +223,7 @@ class _BackwardSolve:
         self._rows: Tensor | None = None
         self._field = problem.field
         # Methods with Jacobians differentiate this derivative once more, by torch.func.
-        self._functional = not isinstance(problem.method, methods.ExplicitRungeKutta)
+        self._functional = _has_jacobians(problem.method)
 
     def run(self, observations: Observations) -> Tensor:
         """Goes back to the start; the gradient of the initial states but for their own output."""
@@ -242,9 +248,10 @@ class _BackwardSolve:
     def stats(self) -> Stats:
         """The work done, per row."""
         none = torch.zeros_like(self._n_evaluations)
-        total = Stats(none, none.clone(), none.clone())
-        if self._work:
-            total = reduce(Stats.plus, self._work)
+        total = Stats(none, none, none)
+        if _has_jacobians(self._problem.method):
+            total = replace(total, n_jacobians=none, n_factorisations=none)
+        total = reduce(Stats.plus, self._work, total)
         return replace(total, n_evaluations=total.n_evaluations + self._n_evaluations)
 
     def of_times(self) -> tuple[Tensor, Tensor | None]:
