@@ -1,5 +1,7 @@
 """The adjoint against the discrete gradient at tight tolerance, and against finite differences."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -311,3 +313,20 @@ def test_a_loss_that_is_nan_gives_nan():
     (ys[-1, :, 0] * torch.tensor([torch.nan, 1.0])).sum().backward()
     assert y0.grad.isnan().flatten().tolist() == [True, False]
     assert bool(rate.grad.isnan())
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "discrete"])
+def test_nothing_outlives_a_solution(gradient):
+    dim = 1019  # like nothing that another test left behind
+    y0 = torch.ones(1, dim, requires_grad=True)
+    weight = torch.randn(dim, requires_grad=True)
+
+    def n_left():
+        odeum.solve(
+            lambda t, y: torch.tanh(weight * y), y0, torch.tensor([0.0, 1.0]), gradient=gradient
+        )
+        gc.collect()
+        return sum(type(x) is torch.Tensor and x.shape[-1:] == (dim,) for x in gc.get_objects())
+
+    n_left()  # the first solve of a kind may leave constants behind
+    assert n_left() == n_left() == 2

@@ -39,7 +39,8 @@ def solve(problem: Problem) -> Outcome:
     tape = Tape(saved.n_bytes / len(cut.k0), wants_times=cut.wants_times)
     run = _Run(cut.problem, tape, cut.k0, cut.leaves)
     ys, marked, *dense = _Discrete.apply(run, *cut.inputs)
-    outcome = run.outcome
+    # Kept, it would hold its own graph, and with it every step, for ever.
+    outcome, run.outcome = run.outcome, None
     assert outcome is not None
     segments = [
         Segments(part.dense, *dense[6 * i : 6 * i + 6]) for i, part in enumerate(outcome.segments)
@@ -57,6 +58,7 @@ class _Run:
         self.leaves = leaves
         self.weights = Weights(problem.field.field)
         self.outcome: Outcome | None = None
+        self.dense: list[int] = []
 
 
 class _Discrete(torch.autograd.Function):
@@ -65,6 +67,7 @@ class _Discrete(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: _Run, *inputs: Tensor | None) -> tuple[Tensor, ...]:
         run.outcome = outcome = run.problem.solve(run.k0, run.tape)
+        run.dense = [id(part.dense) for part in outcome.segments]
         ctx.run = run
         # Saved so that autograd notices inputs changed in place before the backward pass.
         ctx.save_for_backward(*inputs)
@@ -80,16 +83,12 @@ class _Discrete(torch.autograd.Function):
     ) -> tuple[Any, ...]:
         run: _Run = ctx.run
         _ = ctx.saved_tensors  # raises where one was changed
-        assert run.outcome is not None
         field = run.problem.field.with_field(run.weights.restored())
         problem = replace(run.problem, field=field)
         sweep = Sweep(
             problem, run.tape.entries, run.leaves, wants_times=any(ctx.needs_input_grad[2:4])
         )
-        dense = {
-            id(part.dense): g_dense[6 * i : 6 * i + 6]
-            for i, part in enumerate(run.outcome.segments)
-        }
+        dense = {part: g_dense[6 * i : 6 * i + 6] for i, part in enumerate(run.dense)}
         g_y0 = sweep.run(g_ys, g_marked, dense)
         if problem.on_backward is not None:
             problem.on_backward(sweep.stats())
@@ -101,15 +100,22 @@ class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
 
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}
-        super().__init__(self._count, lambda tensor: tensor)
+        self._stored: list[Tensor] = []
+        super().__init__(self._store, self._stored.__getitem__)
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        # An operation that stores its own output, which leads to it, would keep itself alive.
+        self._stored[:] = [tensor.detach() for tensor in self._stored]
 
     @property
     def n_bytes(self) -> int:
         """Bytes stored."""
         return sum(self._sizes.values())
 
-    def _count(self, tensor: Tensor) -> Tensor:
+    def _store(self, tensor: Tensor) -> int:
         if not tensor.is_leaf:
             # Operations share what they store: the output of one is the input of the next.
             self._sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-        return tensor
+        self._stored.append(tensor)
+        return len(self._stored) - 1
