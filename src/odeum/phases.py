@@ -5,17 +5,26 @@ jumps) is differentiated here, by the implicit function theorem.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
-from odeum.eager.event import Event, EventWatch, event_values, jumped_states
+from odeum.eager.event import Event, EventWatch, event_speeds, event_values, jumped_states
 from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import END, Failure, Marked
 from odeum.solution import Stats, Status
 from odeum.types import Tensor
+
+MARGIN = 4
+"""Roundings of the time at a break at which the field is not asked for."""
+
+QUICK = 1000
+"""Roundings of the time within which a row jumps again that hardly gets on."""
+
+PATIENCE = 32
+"""Quick jumps, one after the other, that show that there is no end of them."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +51,14 @@ class _Front:
         t: their times, [rows, 1].
         y: their states, [rows, dim].
         fired: events that have just made them jump, [rows, events].
-        at_break: whether they stand at a break, [rows, 1].
+        passed: those of them that they go on past, in the direction they came, [rows, events].
     """
 
     rows: Tensor
     t: Tensor
     y: Tensor
     fired: Tensor
-    at_break: Tensor
+    passed: Tensor
 
 
 def solve_in_phases(
@@ -90,15 +99,14 @@ class _Phases:
         self._status = counts.clone()
         self._stats: Stats | None = None
         self._n_tried = counts.clone()
+        self._n_quick = counts.clone()
         self._segments: list[Segments] = []
         self._firings: list[list[Firings]] = [[] for _ in events]
         # States at output times, flat over (time, row).
         self._places = [torch.arange(n_rows, device=counts.device)]
         self._states = [problem.y0]
-        no = torch.zeros(n_rows, 1, dtype=torch.bool, device=counts.device)
-        self._front = _Front(
-            self._places[0], times.start, problem.y0, no.repeat(1, len(events)), no
-        )
+        none = torch.zeros(n_rows, len(events), dtype=torch.bool, device=counts.device)
+        self._front = _Front(self._places[0], times.start, problem.y0, none, none)
 
     def run(self) -> tuple[Outcome, list[Firings]]:
         first = True
@@ -140,6 +148,7 @@ class _Phases:
             at = (marked.event == number).nonzero().squeeze(-1)
             firings.append(Firings(front.rows[marked.rows[at]], marked.t[at], marked.y[at]))
         self._front = self._advance(front, phase.field, outcome.status, marked, ends_at_break)
+        self._stop_endless(front)
 
     def _next_stop(self, front: _Front) -> tuple[Tensor, Tensor]:
         """Where rows end in this phase, [rows, 1], and whether that is at a break, [rows, 1]."""
@@ -160,10 +169,10 @@ class _Phases:
         whole = len(rows) == len(problem.y0)
         field = problem.field if whole else problem.field.narrowed(rows)
         if len(self._breaks):
-            field = field.within(*self._window(front, end, ends_at_break))
+            field = field.within(*self._window(front, end))
         watches = problem.watches
         if self._events:
-            watches += (EventWatch(self._events, field, front.t, front.y, front.fired),)
+            watches += (self._watch(front, field),)
         return replace(
             problem,
             field=field,
@@ -179,23 +188,25 @@ class _Phases:
             on_backward=self._mapped_work(rows),
         )
 
-    def _window(self, front: _Front, end: Tensor, ends_at_break: Tensor) -> tuple[Tensor, Tensor]:
+    def _watch(self, front: _Front, field: RowField) -> EventWatch:
+        return EventWatch(self._events, field, front.t, front.y, front.fired, front.passed)
+
+    def _window(self, front: _Front, end: Tensor) -> tuple[Tensor, Tensor]:
         """Times the field may see, [batch, 1] each: on this side of breaks, not at them."""
         like = self._problem.y0
-        start, end = front.t.detach().to(like.dtype), end.detach().to(like.dtype)
-        near = torch.where(front.at_break, torch.nextafter(start, end), start)
-        far = torch.where(ends_at_break, torch.nextafter(end, start), end)
-        window = torch.stack([torch.minimum(near, far), torch.maximum(near, far)])
-        unbounded = torch.stack(
-            [torch.full_like(near, -torch.inf), torch.full_like(near, torch.inf)]
-        )
-        at_break = torch.stack([near != start, far != end])
-        increasing = near <= far
-        at_low = torch.where(increasing, at_break[0], at_break[1])
-        at_high = torch.where(increasing, at_break[1], at_break[0])
-        whole = like.new_empty(2, len(like), 1)
-        whole[:, front.rows] = torch.where(torch.stack([at_low, at_high]), window, unbounded)
-        return whole[0], whole[1]
+        start, end = front.t.detach(), end.detach()
+        near = _beside(start, end, like.dtype)
+        far = _beside(end, start, like.dtype)
+        near_bounds, far_bounds = ((x == self._breaks).any(1, keepdim=True) for x in (start, end))
+        increasing = start < end
+        low = torch.where(increasing, near, far)
+        high = torch.where(increasing, far, near)
+        low_bounds = torch.where(increasing, near_bounds, far_bounds)
+        high_bounds = torch.where(increasing, far_bounds, near_bounds)
+        window = like.new_empty(2, len(like), 1)
+        window[0, front.rows] = torch.where(low_bounds, low, -torch.inf)
+        window[1, front.rows] = torch.where(high_bounds, high, torch.inf)
+        return window[0], window[1]
 
     def _count(self, rows: Tensor, stats: Stats) -> None:
         self._n_tried[rows] += stats.n_accepted + stats.n_rejected
@@ -242,7 +253,7 @@ class _Phases:
         goes_on = torch.zeros_like(status, dtype=torch.bool)
         goes_on[arrived] = ends_at_break[arrived].squeeze(-1)
         stopped = torch.zeros_like(goes_on)
-        fired = torch.zeros_like(front.fired)
+        fired, passed = torch.zeros_like(front.fired), torch.zeros_like(front.passed)
         for number in (END, *range(len(self._events))):
             at = (marked.event == number).nonzero().squeeze(-1)
             if number != END and not self._events[number].interrupts:
@@ -256,16 +267,46 @@ class _Phases:
                 stopped[rows] = True
             elif event.jump is not None and len(rows):
                 part = field if field.scalar_time else field.part(rows)
-                y = y.index_copy(0, rows, jumped_states(event, part, t[rows], y[rows]))
+                after = jumped_states(event, part, t[rows], y[rows])
+                passed[rows, number] = _passes(event, part, t[rows].squeeze(-1), y[rows], after)
                 fired[rows, number] = True
+                y = y.index_copy(0, rows, after)
                 goes_on[rows] = True
         goes_on &= ~stopped & (status <= int(Status.EVENT))
         there = (t == self._times.end[front.rows]).squeeze(-1)
         jumped_at_end = goes_on & there
         self._status[front.rows] = status.masked_fill(jumped_at_end, int(Status.SUCCESS))
         at = (goes_on & ~there).nonzero().squeeze(-1)
-        at_break = ends_at_break & (status == int(Status.SUCCESS)).unsqueeze(-1)
-        return _Front(front.rows[at], t[at], y[at], fired[at], at_break[at])
+        return _Front(front.rows[at], t[at], y[at], fired[at], passed[at])
+
+    def _stop_endless(self, before: _Front) -> None:
+        """Lets rows go that jump for ever without getting on, as a ball that comes to rest."""
+        front = self._front
+        last = torch.empty_like(self._times.start)
+        last[before.rows] = before.t.detach()
+        t, last = front.t.detach(), last[front.rows]
+        eps = torch.finfo(t.dtype).eps
+        reach = torch.maximum(t.abs(), eps * self._times.end[front.rows].detach().abs())
+        quick = ((t - last).abs() <= QUICK * eps * reach).squeeze(-1) & front.fired.any(-1)
+        self._n_quick[front.rows] = torch.where(quick, self._n_quick[front.rows] + 1, 0)
+        endless = self._n_quick[front.rows] >= PATIENCE
+        if not bool(endless.any()):
+            return
+        self._status[front.rows[endless]] = int(Status.ZENO)
+        if self._problem.on_failure is not None:
+            self._problem.on_failure(self._failure(int(endless.nonzero()[0])))
+        left = (~endless).nonzero().squeeze(-1)
+        self._front = _Front(*(getattr(front, field.name)[left] for field in fields(front)))
+
+    def _failure(self, i: int) -> Failure:
+        """Of the row at a position of the front."""
+        row, t, y = (
+            x[i : i + 1].detach() for x in (self._front.rows, self._front.t, self._front.y)
+        )
+        with torch.no_grad():
+            k = self._problem.field.select(row)(t.to(y.dtype), y)
+        n_tried = int(self._n_tried[row])
+        return Failure(int(row), Status.ZENO, float(t), 0.0, n_tried, y[0], k[0])
 
     def _mapped_work(self, rows: Tensor) -> Callable[[Stats], None] | None:
         on_backward, n_rows = self._problem.on_backward, len(self._n_tried)
@@ -281,21 +322,26 @@ def _moved(event: Event, field: RowField, t: Tensor, y: Tensor) -> tuple[Tensor,
     tangent to zero, its time has no derivative and is taken as fixed.
     """
     t = t.detach()
-    t_leaf, y_leaf = t.clone().requires_grad_(), y.detach().requires_grad_()
-    value = event_values(event, field, t_leaf.unsqueeze(-1), y_leaf)
-    f = torch.zeros_like(y_leaf)
-    speed = torch.zeros_like(t)
-    if value.requires_grad:
-        with torch.no_grad():
-            f = field(t.unsqueeze(-1).to(y.dtype), y.detach())
-        by_t, by_y = torch.autograd.grad(
-            value.sum(), [t_leaf, y_leaf], allow_unused=True, materialize_grads=True
-        )
-        speed = by_t + (by_y * f).sum(-1).to(t.dtype)
+    speed, f = event_speeds(event, field, t, y)
     value = event_values(event, field, t.unsqueeze(-1), y).to(t.dtype)
     inverse = torch.where(speed != 0, 1 / speed, 0.0)
     shift = -(value - value.detach()) * inverse
     return t + shift, y + f * shift.unsqueeze(-1).to(y.dtype)
+
+
+def _passes(event: Event, field: RowField, t: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Whether rows that jump go on in the direction in which they met an event, [rows]."""
+    if not event.direction:
+        return torch.zeros_like(t, dtype=torch.bool)
+    speeds = torch.stack([event_speeds(event, field, t, y)[0] for y in (before, after)])
+    return (speeds * event.direction > 0).all(0)
+
+
+def _beside(t: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
+    """A few roundings from ``t`` towards another time: breaks and the field's own round apart."""
+    t, other = t.to(dtype), other.to(dtype)
+    margin = MARGIN * torch.finfo(dtype).eps * t.abs()
+    return torch.nextafter(t + torch.where(other > t, margin, -margin), other)
 
 
 def _mapped_failure(

@@ -1,6 +1,8 @@
 """Events: where a function of time and state changes sign, found per row inside accepted steps."""
 
+import inspect
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +19,8 @@ from odeum.types import PyTree, Tensor
 SAMPLES = (0.25, 0.5, 0.75, 1.0)
 """Fractions of a step between which a change of sign is noticed."""
 
-SAMPLES_AFTER_JUMP = tuple(4.0**-k for k in range(12, 1, -1)) + SAMPLES
-"""The same for the first step after a jump: the same event may come again very soon."""
+SAMPLES_ON_SURFACE = tuple(4.0**-k for k in range(12, 1, -1)) + SAMPLES
+"""The same for a first step from where an event is: it may come again very soon."""
 
 MAX_ITERATIONS = 100
 """Bisections that no bracket of floating-point numbers outlasts."""
@@ -85,8 +87,31 @@ class Event:
 
 
 def call(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
-    """A user's function on ``(t, y)`` or ``(t, y, args)``, as many as it takes."""
-    return function(*inputs) if accepts_args(function) else function(*inputs[:2])
+    """A user's function on ``(t, y)`` or ``(t, y, args)``, as many as it takes.
+
+    Where there are no ``args``, a third argument that has a default keeps it.
+    """
+    t, y, args = inputs if len(inputs) == 3 else (*inputs, None)
+    if accepts_args(function) and (args is not None or not _takes_two(function)):
+        return function(t, y, args)
+    return function(t, y)
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(0, 0)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not say
+        return True
+    return True
+
+
+def _inputs(field: RowField, t: Tensor, y: Tensor) -> tuple[Any, ...]:
+    """What a field is called with, but at times that only the field must not see, too."""
+    unbounded = copy(field)
+    unbounded.window = None
+    return unbounded.inputs(t.to(y.dtype), y)
 
 
 def event_values(event: Event, field: RowField, t: Tensor, y: Tensor) -> Tensor:
@@ -98,8 +123,7 @@ def event_values(event: Event, field: RowField, t: Tensor, y: Tensor) -> Tensor:
         t: times, [rows, 1].
         y: states, [rows, dim].
     """
-    inputs = field.inputs(t.to(y.dtype), y)
-    values = call(event.fn, inputs if len(inputs) == 3 else (*inputs, None))
+    values = call(event.fn, _inputs(field, t, y))
     if not isinstance(values, torch.Tensor) or values.numel() != len(y):
         given = list(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
         raise InputError(
@@ -109,11 +133,38 @@ def event_values(event: Event, field: RowField, t: Tensor, y: Tensor) -> Tensor:
     return values.reshape(len(y))
 
 
+def event_speeds(event: Event, field: RowField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """How fast ``fn`` changes along solutions.
+
+    Args:
+        event: the event.
+        field: the field on these rows.
+        t: times, [rows].
+        y: states, [rows, dim].
+
+    Returns:
+        ``dg/dt + dg/dy . f``, [rows], and the field ``f``, [rows, dim]; neither is recorded by
+        autograd.
+    """
+    t, y = t.detach(), y.detach()
+    with torch.enable_grad():
+        t_leaf, y_leaf = t.clone().requires_grad_(), y.clone().requires_grad_()
+        value = event_values(event, field, t_leaf.unsqueeze(-1), y_leaf)
+    if not value.requires_grad:
+        return torch.zeros_like(t), torch.zeros_like(y)
+    by_t, by_y = torch.autograd.grad(
+        value.sum(), [t_leaf, y_leaf], allow_unused=True, materialize_grads=True
+    )
+    with torch.no_grad():
+        f = field(t.unsqueeze(-1).to(y.dtype), y)
+    return by_t + (by_y * f).sum(-1).to(t.dtype), f
+
+
 def jumped_states(event: Event, field: RowField, t: Tensor, y: Tensor) -> Tensor:
     """The states that rows go on from, [rows, dim]."""
     assert event.jump is not None
-    inputs = field.inputs(t.to(y.dtype), y)
-    after = call(event.jump, inputs if len(inputs) == 3 else (*inputs, None))
+    inputs = _inputs(field, t, y)
+    after = call(event.jump, inputs)
     return field.flattened(after, inputs[1], "an event's jump")
 
 
@@ -126,22 +177,30 @@ class EventWatch:
         t: where rows start, [batch, 1].
         y: their states, [batch, dim].
         fired: rows that start where an event has just made them jump, [batch, events].
+        passed: those of them that go on in the direction in which they met it, [batch, events].
     """
 
     looks_inside = True
 
     def __init__(
-        self, events: Sequence[Event], field: RowField, t: Tensor, y: Tensor, fired: Tensor
+        self,
+        events: Sequence[Event],
+        field: RowField,
+        t: Tensor,
+        y: Tensor,
+        fired: Tensor,
+        passed: Tensor,
     ) -> None:
         self._events = events
-        self._after_jump = fired.any(-1)
         self._directions = torch.tensor([event.direction for event in events], device=y.device)
         self._interrupts = torch.tensor([event.interrupts for event in events], device=y.device)
         with torch.no_grad():
             values = torch.stack([event_values(event, field, t, y) for event in events], -1)
         # On the surface it has just left, an event's value is zero, not what rounding makes of it.
         self._values = values.masked_fill(fired, 0.0)
-        self._fired = fired
+        self._must_return = fired & ~passed
+        # From a surface a row may come back to it very soon.
+        self._starts_on = (self._values == 0).any(-1)
 
     def look(
         self, field: RowField, step: Step, segments: Segments, y1: Tensor, status: Tensor
@@ -149,18 +208,18 @@ class EventWatch:
         """Events in one try."""
         with torch.no_grad():
             accepted = (segments.t1 != step.t).squeeze(-1)
-            fresh = accepted & self._after_jump[segments.rows]
+            fresh = accepted & self._starts_on[segments.rows]
             t1, status = segments.t1.detach().clone(), status.clone()
             forward = step.h.squeeze(-1) > 0
             marks = []
             for positions, samples in (
                 ((accepted & ~fresh).nonzero().squeeze(-1), SAMPLES),
-                (fresh.nonzero().squeeze(-1), SAMPLES_AFTER_JUMP),
+                (fresh.nonzero().squeeze(-1), SAMPLES_ON_SURFACE),
             ):
                 if len(positions):
                     found = self._scan(field, segments, y1, positions, samples, status)
                     marks.append(_ended(found, self._interrupts, forward, t1, status))
-            self._after_jump[segments.rows[fresh]] = False
+            self._starts_on[segments.rows[fresh]] = False
         marks = [part for part in marks if len(part.t)]
         return Sighting(t1, status, Marks.concatenate(marks) if marks else None)
 
@@ -205,8 +264,9 @@ class EventWatch:
         self, positions: Tensor, rows: Tensor, values: Tensor, status: Tensor
     ) -> None:
         """A jump that does not lead away from where its event is would be taken for ever."""
-        stuck = self._fired[rows] & (self._directions != 0) & (values.sign() == self._directions)
-        self._fired[rows] = False
+        stuck = (self._directions != 0) & (values.sign() == self._directions)
+        stuck &= self._must_return[rows]
+        self._must_return[rows] = False
         status[positions[stuck.any(-1)]] = int(Status.ZENO)
 
     def _locate(
@@ -283,6 +343,8 @@ def find_roots(
     # a is the newest estimate, [a, b] the bracket, c the end it has last dropped.
     a, b, fa, fb = b, a, fb, fa
     best, fraction = b, torch.full_like(a, 0.5)
+    # What is found stays: a root must not depend on how long others take.
+    found = torch.zeros_like(a, dtype=torch.bool)
     for _ in range(MAX_ITERATIONS):
         x = a + fraction * (b - a)
         fx = function(x)
@@ -290,9 +352,10 @@ def find_roots(
         c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
         b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
         a, fa = x, fx
-        best = torch.where(fa.abs() < fb.abs(), a, b)
+        best = torch.where(found, best, torch.where(fa.abs() < fb.abs(), a, b))
         limit = (2 * eps * best.abs() + floor) / (b - a).abs()
-        if bool(((limit > 0.5) | (fa == 0) | (fb == 0)).all()):
+        found = found | (limit > 0.5) | (fa == 0) | (fb == 0)
+        if bool(found.all()):
             break
         xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
         quadratic = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
