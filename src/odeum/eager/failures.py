@@ -7,7 +7,7 @@ from odeum.errors import SolveError
 from odeum.solution import Status
 
 _REASONS = {
-    Status.MAX_STEPS: "it took {n_tried} steps without arriving",
+    Status.MAX_STEPS: "it took {n_tried} steps without arriving, and would go on by {h:.1e}",
     Status.STEP_TOO_SMALL: "its step shrank to {h:.1e}, too small to go on",
     Status.NON_FINITE: "the field or the state became NaN or infinite",
     Status.NOT_CONVERGED: "the equations of an implicit step of {h:.1e} could not be solved",
@@ -16,16 +16,19 @@ _REASONS = {
 
 _ADVICE = {
     Status.MAX_STEPS: (
-        "The problem may be stiff or the tolerance tighter than it needs: try a larger rtol, or "
-        "allow more with step=odeum.StepOptions(max_steps=...)"
+        'If the problem is stiff, method="rodas5p" or "auto" takes far fewer; if not, try a larger '
+        "rtol, bound the field (a tanh in its last layer), or allow more with "
+        "step=odeum.StepOptions(max_steps=...)"
     ),
     Status.STEP_TOO_SMALL: (
         "The solution may blow up in finite time, or the field jump or be stiff there: shorten "
-        "the span, bound the field (a tanh in its last layer), or use a larger rtol"
+        "the span, bound the field (a tanh in its last layer), name times at which it jumps with "
+        'breaks=[...], use a larger rtol, or method="auto"'
     ),
     Status.NON_FINITE: (
         "Check the field at that state (a division, log or sqrt outside its domain?), and y0 and "
-        "the parameters for NaN"
+        "the parameters for NaN; a state that grows without bound wants a shorter span or a "
+        "bounded field (a tanh in its last layer)"
     ),
     Status.NOT_CONVERGED: (
         "Take smaller steps with step=odeum.StepOptions(fixed=...), or a method that adapts them, "
@@ -37,6 +40,20 @@ _ADVICE = {
     ),
 }
 
+_ADVICE_IF_IMPLICIT = {
+    Status.MAX_STEPS: (
+        "A stiff method that needs so many meets a field that jumps, is noisy, or has a tolerance "
+        "tighter than it needs: name times at which it jumps with breaks=[...], try a larger rtol, "
+        "or allow more with step=odeum.StepOptions(max_steps=...)"
+    ),
+    Status.STEP_TOO_SMALL: (
+        "The solution may blow up in finite time, or the field jump there: shorten the span, "
+        "bound the field (a tanh in its last layer), name times at which it jumps with "
+        "breaks=[...], or use a larger rtol"
+    ),
+}
+"""Where it is another: stiffness is no reason for a stiff method to fail."""
+
 
 def solve_error(failure: Failure, n_rows: int) -> SolveError:
     """The error for a row that failed.
@@ -47,9 +64,12 @@ def solve_error(failure: Failure, n_rows: int) -> SolveError:
     """
     where = f"row {failure.row} of {n_rows}" if n_rows > 1 else "the solve"
     reason = _REASONS[failure.status].format(n_tried=failure.n_tried, h=abs(failure.h))
+    advice = _ADVICE[failure.status]
+    if failure.implicit:
+        advice = _ADVICE_IF_IMPLICIT.get(failure.status, advice)
     return SolveError(
         f"{where} stopped at t = {failure.t:.6g}: {reason}. {_suspect(failure)} "
-        f"{_ADVICE[failure.status]}. To keep the rows that succeed, pass on_failure='mask'."
+        f"{advice}. To keep the rows that succeed, pass on_failure='mask'."
     )
 
 
@@ -61,6 +81,6 @@ def _suspect(failure: Failure) -> str:
             i = int(wrong[0])
             return f"There {name}[{i}] = {float(values[i])}."
     i = int(torch.argmax(failure.k.abs()))
-    return (
-        f"There y[{i}] = {float(failure.y[i]):.4g} changes at {float(failure.k[i]):.4g} per time."
-    )
+    where = "Before that step" if failure.status is Status.NON_FINITE else "There"
+    y, k = float(failure.y[i]), float(failure.k[i])
+    return f"{where} y[{i}] = {y:.4g} changes at {k:.4g} per time."

@@ -440,11 +440,12 @@ class Loop:
         return Failure(
             row=int(self._rows[i]),
             status=status,
-            t=float(self._t[i]),
-            h=float(self._h[i]),
+            t=float(self._t[i].detach()),
+            h=float(self._h[i].detach()),
             n_tried=int(self._ledger.n_tried(self._rows[i])),
             y=self._y[i].detach(),
             k=self._k[i].detach(),
+            implicit=self._stepper.implicit,
         )
 
 

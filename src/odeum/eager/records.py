@@ -232,7 +232,10 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class Failure:
-    """Where a row failed, with the step size it would have tried next, state and derivative."""
+    """Where a row failed, with the step size it would have tried next, state and derivative.
+
+    ``implicit`` tells whether its method was one for stiff problems.
+    """
 
     row: int
     status: Status
@@ -241,6 +244,7 @@ class Failure:
     n_tried: int
     y: Tensor
     k: Tensor
+    implicit: bool = False
 
 
 @dataclass(frozen=True)
