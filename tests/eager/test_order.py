@@ -9,7 +9,6 @@ from problems import LOGISTIC_Y0, logistic, logistic_exact
 
 import odeum
 
-OWN = [name for name in odeum.methods.names() if not name.startswith("scipy:")]
 # Steps small enough to be asymptotic, large enough to stand above rounding.
 N_STEPS = {1: (100, 200, 400), 2: (64, 128, 256), 3: (48, 96, 192), 4: (48, 96, 192)}
 N_STEPS |= {5: (64, 96, 128), 6: (24, 36, 48), 7: (28, 36, 48), 8: (10, 12, 16), 9: (5, 6, 7)}
@@ -58,14 +57,14 @@ def slope(n_steps, values):
     return float((x * y).sum() / (x * x).sum())
 
 
-@pytest.mark.parametrize("method", OWN)
+@pytest.mark.parametrize("method", METHODS)
 def test_order_of_convergence(method):
     order = odeum.methods.describe(method).order
     ends, _ = errors(method, N_STEPS[order])
     assert slope(N_STEPS[order], ends) == pytest.approx(order, abs=0.2)
 
 
-@pytest.mark.parametrize("method", OWN)
+@pytest.mark.parametrize("method", METHODS)
 def test_order_between_steps(method):
     """An interpolant of order q errs by h^(q+1) in a step; the solution itself by h^p."""
     described = odeum.methods.describe(method)

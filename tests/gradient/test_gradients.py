@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 import odeum
+import odeum.tableaus
 
-OWN = [name for name in odeum.methods.names() if not name.startswith("scipy:")]
-FIXED = ["euler", "midpoint", "heun", "ralston", "rk4"]
+EXPLICIT = list(odeum.tableaus.EXPLICIT)
+IMPLICIT = [*odeum.tableaus.IMPLICIT, *odeum.tableaus.ROSENBROCK]
 
 
 class Field(nn.Module):
@@ -27,7 +28,7 @@ class Field(nn.Module):
 
 
 def options(method):
-    if method in FIXED:
+    if not odeum.methods.describe(method).adaptive or odeum.methods.describe(method).order < 3:
         return {"method": method, "step": odeum.StepOptions(fixed=0.07)}
     return {"method": method, "rtol": 1e-6, "atol": 1e-8}
 
@@ -39,7 +40,7 @@ def times(*, per_row, decreasing):
     return (ts.flip(0) if decreasing else ts).clone()
 
 
-def gradients(method, gradient, *, per_row, decreasing, dense, coupling="independent"):
+def gradients(method, gradient, *, per_row, decreasing, dense, coupling="independent", step=None):
     torch.manual_seed(1)
     field = Field()
     y0 = torch.randn(4, 2, requires_grad=True)
@@ -48,7 +49,14 @@ def gradients(method, gradient, *, per_row, decreasing, dense, coupling="indepen
     shift = torch.randn(4, 1, requires_grad=True)
     args = (scale, shift if coupling == "joint" else odeum.per_row(shift))
     sol = odeum.solve(
-        field, y0, ts, args, gradient=gradient, coupling=coupling, dense=dense, **options(method)
+        field,
+        y0,
+        ts,
+        args,
+        gradient=gradient,
+        coupling=coupling,
+        dense=dense,
+        **({"method": method, "step": step} if step else options(method)),
     )
     loss = (sol.ys**2 * torch.arange(1, 8).view(-1, 1, 1)).sum()
     if dense:
@@ -63,7 +71,7 @@ def gradients(method, gradient, *, per_row, decreasing, dense, coupling="indepen
 @pytest.mark.parametrize("room", ["room", "no room"])
 @pytest.mark.parametrize("dense", [False, True], ids=["", "dense"])
 @pytest.mark.parametrize("decreasing", [False, True], ids=["forwards", "backwards"])
-@pytest.mark.parametrize("method", OWN)
+@pytest.mark.parametrize("method", EXPLICIT)
 def test_discrete_equals_autograd(method, decreasing, dense, room, monkeypatch):
     if room == "no room":
         monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)
@@ -77,6 +85,50 @@ def test_discrete_equals_autograd(method, decreasing, dense, room, monkeypatch):
         assert torch.equal(backward.n_accepted, sol.stats.n_accepted)
         if room == "no room":
             assert (backward.n_evaluations >= sol.stats.n_accepted).all()
+
+
+@pytest.mark.parametrize("method", IMPLICIT)
+def test_discrete_equals_autograd_through_equations(method):
+    """Fixed steps: the equations of a step are solved to rounding."""
+    how = {"per_row": True, "decreasing": True, "dense": True}
+    how["step"] = odeum.StepOptions(fixed=0.3)
+    discrete, sol = gradients(method, "discrete", **how)
+    autograd, _ = gradients(method, "autograd", **how)
+    for a, b in zip(discrete, autograd, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10 * float(b.abs().max()))
+    assert torch.equal(sol.stats.backward.n_accepted, sol.stats.n_accepted)
+
+
+@pytest.mark.parametrize("method", ["kvaerno5", "radau5", "rodas5p", "auto"])
+def test_discrete_equals_autograd_with_steps_that_adapt(method):
+    """The two solve the equations of a step from different guesses, to a share of rtol = 1e-6."""
+    for per_row, coupling in ((True, "independent"), (False, "joint")):
+        how = {"per_row": per_row, "decreasing": False, "dense": False, "coupling": coupling}
+        discrete, _ = gradients(method, "discrete", **how)
+        autograd, _ = gradients(method, "autograd", **how)
+        for a, b in zip(discrete, autograd, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("method", ["gauss4", "trapezoid", "kvaerno3", "radau5", "rodas4"])
+def test_gradcheck_through_equations(method):
+    """Fixed steps: the equations of a step are solved to rounding."""
+    torch.manual_seed(2)
+    field = Field()
+    y0 = torch.randn(2, 2, requires_grad=True)
+    ts = torch.tensor([0.3, 0.7, 1.1]).requires_grad_()
+    scale = torch.tensor(0.7, requires_grad=True)
+    shift = torch.randn(2, 1, requires_grad=True)
+    weight = field.net[2].weight.detach().requires_grad_()
+
+    def solve(y0, ts, scale, shift, weight):
+        def lent(t, y, args):
+            return torch.func.functional_call(field, {"net.2.weight": weight}, (t, y, args))
+
+        args = (scale, odeum.per_row(shift))
+        return odeum.solve(lent, y0, ts, args, method=method, step=odeum.StepOptions(fixed=0.3)).ys
+
+    assert torch.autograd.gradcheck(solve, (y0, ts, scale, shift, weight))
 
 
 @pytest.mark.parametrize("gradient", ["discrete", "autograd"])

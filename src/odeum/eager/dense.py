@@ -46,9 +46,24 @@ class Interpolation:
 
     def slopes(self, theta: Tensor) -> Tensor:
         """``db_j/dtheta``, [derivatives, k]; zero at exactly 1, where the step's end is fixed."""
+        return self._rates(theta).masked_fill(theta == 1, 0.0)
+
+    def _rates(self, theta: Tensor) -> Tensor:
         powers = torch.arange(1, self.polynomials.shape[1] + 1, device=theta.device)
-        slopes = _horner(self.polynomials * powers, theta.double())
-        return slopes.masked_fill(theta == 1, 0.0).to(self._end_weights.dtype)
+        rates = _horner(self.polynomials * powers, theta.double())
+        return rates.to(self._end_weights.dtype)
+
+    def derivative(self, theta: Tensor, ks: Sequence[Tensor]) -> Tensor:
+        """``dy/dt`` at fractions of steps, or beyond them, [k, dim].
+
+        Args:
+            theta: the fractions, [k].
+            ks: the derivatives of each step, [k, dim] each.
+        """
+        value = torch.zeros_like(ks[0])
+        for rate, k in zip(self._rates(theta).unsqueeze(-1), ks, strict=True):
+            value = torch.addcmul(value, rate, k)
+        return value
 
     def __call__(self, theta: Tensor, h: Tensor, y: Tensor, ks: Tensor) -> Tensor:
         """States inside steps.

@@ -120,6 +120,8 @@ class RowField:
                 self._args = pytree.tree_map(self._cut, args)
 
     def _like(self, **changes: Any) -> "RowField":
+        if self.joint:  # one row, whichever of them are asked for
+            changes = {**changes, "rows": None, "batch": None}
         kept = {name: getattr(self, name) for name in ("args", "rows", "batch", "window")}
         return RowField(self.field, self.structure, joint=self.joint, **{**kept, **changes})
 

@@ -137,7 +137,7 @@ class ImplicitStepper:
     ) -> Step:
         n_jacobians = torch.zeros(len(y), dtype=torch.int64, device=y.device)
         if memory and self._keeps_jacobians:
-            jacobians, evaluated, slow = memory
+            jacobians, evaluated, slow = memory[:3]
             at = (slow & (evaluated != t)).squeeze(-1).nonzero().squeeze(-1)
         else:
             jacobians = y.new_empty(len(y), y.shape[1], y.shape[1])
@@ -149,7 +149,8 @@ class ImplicitStepper:
             jacobians = jacobians.index_copy(0, at, new)
             evaluated = evaluated.index_copy(0, at, t[at])
             n_jacobians[at] += 1
-        step = self._with_jacobians(field, t, h, y, k0, jacobians, evaluated, n_jacobians)
+        guess = _Guess(self.dense, *memory[3:]) if memory else None
+        step = self._with_jacobians(field, t, h, y, k0, guess, jacobians, evaluated, n_jacobians)
         assert step.solved is not None
         # Where the iteration fails, the Jacobian may be too old rather than the step too large.
         again = (~step.solved & (evaluated != t)).squeeze(-1).nonzero().squeeze(-1)
@@ -165,6 +166,7 @@ class ImplicitStepper:
         h: Tensor,
         y: Tensor,
         k0: Tensor,
+        guess: "_Guess | None",
         jacobians: Tensor,
         evaluated: Tensor,
         n_jacobians: Tensor,
@@ -192,7 +194,7 @@ class ImplicitStepper:
             found = solve_stages(
                 _Residual(block, field, times, bases, hy),
                 matrix,
-                torch.cat([ks[-1] if ks else k0] * len(block.nodes), -1),
+                self._first_guess(block, t, h, guess, ks[-1] if ks else k0),
                 hy,
                 y,
                 self._precision,
@@ -201,13 +203,13 @@ class ImplicitStepper:
             solved = solved & found.converged
             rate = torch.maximum(rate, found.rate)
             n_evaluations += found.n_iterations * len(block.nodes)
-        matrix = None
+        smoother: Factorised | None = None
         if self._filter_gamma and not self._couples_all:
-            matrix = matrices[self._filter_gamma]
+            smoother = matrices[self._filter_gamma]
         elif self._filter_gamma:
             eye = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
-            matrix = Factorised(eye - (self._filter_gamma * hy).unsqueeze(-1) * jacobians)
-        n_factorisations = len(matrices) + (matrix is not None and self._couples_all)
+            smoother = Factorised(eye - (self._filter_gamma * hy).unsqueeze(-1) * jacobians)
+        n_factorisations = len(matrices) + (smoother is not None and self._couples_all)
         return Step(
             t,
             h,
@@ -216,10 +218,18 @@ class ImplicitStepper:
             ks,
             k0,
             solved,
-            matrix,
+            smoother,
             Work(n_evaluations, n_jacobians, torch.full_like(n_jacobians, n_factorisations)),
-            (jacobians, evaluated, rate > SLOW_RATE),
+            (jacobians, evaluated, rate > SLOW_RATE, t, h, torch.stack(ks, 1)),
         )
+
+    def _first_guess(
+        self, block: Block, t: Tensor, h: Tensor, guess: "_Guess | None", nearest: Tensor
+    ) -> Tensor:
+        """Where the iteration for a block's derivatives begins, [rows, stages * dim]."""
+        if guess is None or self._weighs_end:
+            return torch.cat([nearest] * len(block.nodes), -1)
+        return torch.cat([guess(t + node * h, nearest) for node in block.nodes], -1)
 
     def record(
         self,
@@ -288,6 +298,27 @@ class ImplicitStepper:
     ) -> list[Tensor]:
         """None: the stages are enough."""
         return []
+
+
+MAX_EXTRAPOLATION = 3.0
+"""Fraction of the last try's step up to which its polynomial is a good guess."""
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """The polynomial of each row's last try, wherever it came to."""
+
+    dense: Interpolation
+    t: Tensor
+    h: Tensor
+    ks: Tensor
+
+    def __call__(self, t: Tensor, nearest: Tensor) -> Tensor:
+        """Derivatives at times ``t``, or ``nearest`` where those are too far away."""
+        theta = ((t - self.t) / self.h).squeeze(-1)
+        found = self.dense.derivative(theta, self.ks.unbind(1))
+        useful = found.isfinite().all(-1) & (theta <= MAX_EXTRAPOLATION)
+        return torch.where(useful.unsqueeze(-1), found, nearest)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,15 @@ class Factorised:
     def __init__(self, matrix: Tensor) -> None:
         self._lu, self._pivots, _ = torch.linalg.lu_factor_ex(matrix)
 
-    def solve(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """The solution for right-hand sides [rows, n], those of rows ``at`` where given."""
-        lu, pivots = self._lu, self._pivots
-        if at is not None:
-            lu, pivots = lu[at], pivots[at]
-        return torch.linalg.lu_solve(lu, pivots, x.unsqueeze(-1)).squeeze(-1)
+    def solve(self, x: Tensor) -> Tensor:
+        """The solution for right-hand sides [rows, n]."""
+        return torch.linalg.lu_solve(self._lu, self._pivots, x.unsqueeze(-1)).squeeze(-1)
+
+    def select(self, at: Tensor) -> "Factorised":
+        """The same of some of the rows."""
+        part = copy(self)
+        part._lu, part._pivots = (x.index_select(0, at) for x in (self._lu, self._pivots))
+        return part
 
     def replaced(self, at: Tensor, other: "Factorised | None") -> "Factorised":
         """The same with the rows ``at`` taken from another one."""

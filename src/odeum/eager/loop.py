@@ -253,7 +253,7 @@ class Loop:
             if not everywhere:
                 reason = torch.full_like(status, Status.NON_FINITE)
                 if step.solved is not None:
-                    stuck = (step.y + self._k).isfinite().all(-1) & ~step.solved.squeeze(-1)
+                    stuck = step.y1.isfinite().all(-1) & ~step.solved.squeeze(-1)
                     reason.masked_fill_(stuck, int(Status.NOT_CONVERGED))
                 status.copy_(torch.where(verdict.accept.squeeze(-1), status, reason))
             return

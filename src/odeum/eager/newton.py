@@ -13,7 +13,7 @@ from odeum.eager.control import Tolerance, norm
 from odeum.eager.linear import Factorised
 from odeum.types import Tensor
 
-SLOW_RATE = 0.1
+SLOW_RATE = 0.01
 """Convergence slower than this asks for a new Jacobian."""
 
 
@@ -100,32 +100,76 @@ def solve_stages(
         y: the state that the tolerance is relative to, [rows, dim].
         precision: when it has converged.
     """
-    k = guess
-    rows = torch.arange(len(y), device=y.device)
-    n_iterations = torch.zeros_like(rows)
-    converged = torch.zeros_like(reach, dtype=torch.bool)
-    slowest = torch.zeros_like(y[:, :1])
-    last = torch.full_like(slowest, torch.inf)
-    at: Tensor | None = None  # the rows that go on; None for all
+    whole = _Iteration.begin(guess, reach, y)
+    # The rows that may go on: all at first, fewer whenever most of them are done.
+    at: Tensor | None = None
+    part = whole
     for _ in range(precision.max_iterations):
-        here = rows if at is None else at
-        update = matrix.solve(residual(k if at is None else k[at], at), at)
-        k = k + update if at is None else k.index_add(0, at, update)
-        size = precision.size(reach[here] * update, y[here], reach[here] * k[here])
-        first = last[here].isinf()
-        rate = size / last[here]
+        part.advance(residual(part.k, at), matrix, precision)
+        n_active = int(part.active.sum())
+        if n_active == 0:
+            break
+        if 2 * n_active <= len(part.k):
+            left = part.active.squeeze(-1).nonzero().squeeze(-1)
+            if at is not None:
+                whole.take(part, at)
+            at = left if at is None else at[left]
+            part, matrix = part.select(left), matrix.select(left)
+    if at is not None:
+        whole.take(part, at)
+    return Solved(whole.k, whole.converged, whole.slowest, whole.n_iterations.squeeze(-1))
+
+
+@dataclass
+class _Iteration:
+    """Rows in the course of an iteration; all [rows, 1] but for ``k`` and ``y``."""
+
+    k: Tensor
+    y: Tensor
+    reach: Tensor
+    last: Tensor
+    slowest: Tensor
+    active: Tensor
+    converged: Tensor
+    n_iterations: Tensor
+
+    @staticmethod
+    def begin(guess: Tensor, reach: Tensor, y: Tensor) -> "_Iteration":
+        zeros = torch.zeros_like(reach)
+        return _Iteration(
+            k=guess,
+            y=y,
+            reach=reach,
+            last=zeros + torch.inf,
+            slowest=zeros,
+            active=zeros == 0,
+            converged=zeros != 0,
+            n_iterations=torch.zeros_like(reach, dtype=torch.int64),
+        )
+
+    def advance(self, residual: Tensor, matrix: Factorised, precision: Precision) -> None:
+        """One update of the rows that are still active."""
+        update = torch.where(self.active, matrix.solve(residual), 0.0)
+        self.k = self.k + update
+        size = precision.size(self.reach * update, self.y, self.reach * self.k)
+        first = self.last.isinf()
+        rate = size / self.last
         # What is left after this update, if the updates go on shrinking as they do.
         left = torch.where(first, size, size * rate / (1 - rate).clamp(min=1e-3))
         done = left <= precision.share
         done = done | (~first & (rate > 0.5) & (size <= precision.stagnation))
         failed = size.isinf() | (~done & ~first & (rate >= 2))
-        n_iterations[here] += 1
-        converged[here] = done
-        slowest[here] = torch.maximum(slowest[here], rate)
-        last[here] = size
-        going = (~done & ~failed).squeeze(-1)
-        if not bool(going.any()):
-            break
-        if not bool(going.all()):
-            at = here[going]
-    return Solved(k, converged, slowest, n_iterations)
+        self.n_iterations = self.n_iterations + self.active
+        self.converged = self.converged | (done & self.active)
+        self.slowest = torch.where(self.active, torch.maximum(self.slowest, rate), self.slowest)
+        self.last = size
+        self.active = self.active & ~done & ~failed
+
+    def select(self, at: Tensor) -> "_Iteration":
+        """Some of the rows."""
+        return _Iteration(*(x.index_select(0, at) for x in vars(self).values()))
+
+    def take(self, part: "_Iteration", at: Tensor) -> None:
+        """Puts rows back that went on alone."""
+        for name in ("k", "slowest", "converged", "n_iterations"):
+            setattr(self, name, getattr(self, name).index_copy(0, at, getattr(part, name)))

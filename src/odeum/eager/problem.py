@@ -16,7 +16,7 @@ from odeum.eager.stepper import Stepper
 from odeum.eager.steppers import stepper_of
 from odeum.eager.switching import LeavesStiffness, MeetsStiffness
 from odeum.eager.times import Times
-from odeum.methods import Auto, Method, OneStep, SciPy
+from odeum.methods import Auto, FixedStep, Method, OneStep, SciPy
 from odeum.solution import Stats
 from odeum.types import Tensor
 
@@ -143,7 +143,7 @@ class Problem:
             Marked.concatenate(marked, times.start, self.y0),
         )
 
-    def _legs(self, method: OneStep | Auto) -> "list[_Leg]":
+    def _legs(self, method: OneStep | FixedStep | Auto) -> "list[_Leg]":
         """The methods that rows are solved by in turn: one, unless it is chosen as they go."""
         if not isinstance(method, Auto):
             return [self._leg(method)]
@@ -152,11 +152,11 @@ class Problem:
         leaves = LeavesStiffness(len(self.y0), self.y0)
         return [replace(nonstiff, watches=(meets,)), replace(stiff, watches=(leaves,))]
 
-    def _leg(self, method: OneStep) -> "_Leg":
-        fixed = self.steps.fixed is not None or not method.adaptive
-        stepper = stepper_of(method, self.y0, None if fixed else self.tolerance, self.field)
-        if fixed:
+    def _leg(self, method: OneStep | FixedStep) -> "_Leg":
+        if isinstance(method, FixedStep) or self.steps.fixed is not None or not method.adaptive:
+            stepper = stepper_of(method, self.y0, None, self.field)
             return _Leg(stepper, FixedSteps(self.steps.fixed), ())
+        stepper = stepper_of(method, self.y0, self.tolerance, self.field)
         control = AdaptiveSteps(
             stepper, method.controller, self.tolerance, self.steps.first, self.steps.max
         )

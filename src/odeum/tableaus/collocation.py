@@ -16,7 +16,9 @@ def collocation(
     """The collocation method with these nodes.
 
     Its error estimate, where there is one, compares it with the solution of order ``len(c)`` that
-    weighs ``f(t, y)`` by ``filter_gamma`` (Hairer & Wanner II, IV.8). Its dense output weighs the stages by the integrals of their Lagrange polynomials and is of
+    weighs ``f(t, y)`` by ``filter_gamma`` (Hairer & Wanner II, IV.8).
+
+    Its dense output weighs the stages by the integrals of their Lagrange polynomials and is of
     order ``len(c)``, lower than the method's own.
 
     Args:
