@@ -221,6 +221,8 @@ class EventWatch:
                     marks.append(_ended(found, self._interrupts, forward, t1, status))
             self._starts_on[segments.rows[fresh]] = False
         marks = [part for part in marks if len(part.t)]
+        # Where no event ends a row, its time goes on as autograd knows it.
+        t1 = torch.where(t1 == segments.t1, segments.t1, t1)
         return Sighting(t1, status, Marks.concatenate(marks) if marks else None)
 
     def _scan(
