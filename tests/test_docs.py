@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, one after the other."""
+"""Every Python block of the README and of docs/ runs."""
 
 import re
 from pathlib import Path
@@ -7,15 +7,19 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    )
+]
 
 
-def blocks(path):
-    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
-
-
-@pytest.mark.parametrize("number", range(len(blocks(ROOT / "README.md"))))
-def test_readme(number, tmp_path, monkeypatch):
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_runs(block, tmp_path, monkeypatch):
     torch.set_default_dtype(torch.float32)  # as a reader has it
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks(ROOT / "README.md")[number], f"README block {number}", "exec"), {})
+    exec(compile(block, "block", "exec"), {})

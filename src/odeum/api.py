@@ -165,17 +165,18 @@ def _solved(
 ) -> tuple[Outcome, list[Firings]]:
     if not events and not len(breaks):
         return gradient(problem), []
-    return solve_in_phases(problem, gradient, events, breaks)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and gradient is not _without_gradient):
+        return solve_in_phases(problem, gradient, events, breaks)
 
 
 def _events(events: Any) -> list[Event]:
-    given = [events] if isinstance(events, Event) else list(events or [])
-    for event in given:
+    given = list(events) if isinstance(events, list | tuple) else [events]
+    for event in given if events is not None else ():
         if not isinstance(event, Event):
             raise InputError(
-                f"events holds a {type(event).__name__}: give odeum.Event(fn, ...), or several"
+                f"events holds a {type(event).__name__}: give odeum.Event(fn, ...) or a list"
             )
-    return given
+    return given if events is not None else []
 
 
 def _breaks(breaks: Any) -> Tensor:

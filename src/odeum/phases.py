@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from odeum.eager.event import Event, EventWatch, event_speeds, event_values, jumped_states
+from odeum.eager.event import Event, EventWatch, event_speed, event_values, jumped_states
 from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
@@ -224,7 +224,9 @@ class _Phases:
             for at in chosen.split(1 if field.scalar_time else max(len(chosen), 1)):
                 if len(at):
                     part = field if field.scalar_time else field.part(marked.rows[at])
-                    t_event, y_event = _moved(event, part, marked.t[at], marked.y[at])
+                    t_event, y_event = _moved(
+                        event, part, marked.t[at], marked.y[at], marked.slope[at]
+                    )
                     t, y = t.index_copy(0, at, t_event), y.index_copy(0, at, y_event)
         return replace(marked, t=t, y=y)
 
@@ -315,26 +317,33 @@ class _Phases:
         return lambda work: on_backward(work.scattered(rows, n_rows))
 
 
-def _moved(event: Event, field: RowField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _moved(
+    event: Event, field: RowField, t: Tensor, y: Tensor, slope: Tensor
+) -> tuple[Tensor, Tensor]:
     """Time and state of events, as functions of the state at the time ``t`` where they were found.
 
-    ``g(t, y(t)) = 0`` gives ``dt = -dg / (dg/dt + dg/dy . f)``; where an event's function is
-    tangent to zero, its time has no derivative and is taken as fixed.
+    ``g(t, y(t)) = 0`` gives ``dt = -dg / (dg/dt + dg/dy . dy/dt)``, where ``y(t)`` is the dense
+    output that it was found on; where an event's function is tangent to zero, its time has no
+    derivative and is taken as fixed.
     """
     t = t.detach()
-    speed, f = event_speeds(event, field, t, y)
+    speed = event_speed(event, field, t, y, slope)
     value = event_values(event, field, t.unsqueeze(-1), y).to(t.dtype)
     inverse = torch.where(speed != 0, 1 / speed, 0.0)
     shift = -(value - value.detach()) * inverse
-    return t + shift, y + f * shift.unsqueeze(-1).to(y.dtype)
+    return t + shift, y + slope * shift.unsqueeze(-1).to(y.dtype)
 
 
 def _passes(event: Event, field: RowField, t: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """Whether rows that jump go on in the direction in which they met an event, [rows]."""
     if not event.direction:
         return torch.zeros_like(t, dtype=torch.bool)
-    speeds = torch.stack([event_speeds(event, field, t, y)[0] for y in (before, after)])
-    return (speeds * event.direction > 0).all(0)
+    speeds = []
+    for y in (before.detach(), after.detach()):
+        with torch.no_grad():
+            slope = field(t.unsqueeze(-1).to(y.dtype), y)
+        speeds.append(event_speed(event, field, t, y, slope))
+    return (torch.stack(speeds) * event.direction > 0).all(0)
 
 
 def _beside(t: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:

@@ -35,6 +35,7 @@ def bounce(args):
         ("vern7", "discrete"),
         ("rk4", "autograd"),
         ("rodas5p", "discrete"),
+        ("gauss4", "discrete"),
     ],
 )
 def test_bouncing_ball_against_finite_differences(method, gradient):
@@ -60,6 +61,19 @@ def test_bouncing_ball_against_finite_differences(method, gradient):
     ]
     inputs = [x.requires_grad_() for x in inputs]
     assert torch.autograd.gradcheck(solved, inputs, eps=1e-5, atol=1e-4, rtol=1e-4, fast_mode=True)
+
+
+def test_no_gradient_is_none_through_events():
+    y0 = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    args = {"g": G, "drag": 0.0, "floor": 0.0, "restitution": 0.5}
+
+    def field(t, y):
+        return ball(t, y, {"g": torch.tensor(G), "drag": 0.0})
+
+    ts = torch.tensor([0.0, 1.0])
+    sol = odeum.solve(field, y0, ts, events=bounce(args), breaks=[0.1], gradient="none")
+    assert not sol.ys.requires_grad
+    assert not sol.events[0].times.requires_grad
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)

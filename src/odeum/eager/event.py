@@ -4,11 +4,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from odeum.eager.field import RowField, accepts_args
+from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
 from odeum.eager.records import Marks, Sighting
 from odeum.eager.stepper import Step
@@ -75,6 +76,22 @@ class Event:
                 "one or the other"
             )
 
+    def call(self, name: str, inputs: tuple[Any, ...]) -> Any:
+        """``fn`` or ``jump`` on ``(t, y)`` or ``(t, y, args)``, as many as it takes.
+
+        Where there are no ``args``, a third argument that has a default keeps it.
+        """
+        t, y, args = inputs if len(inputs) == 3 else (*inputs, None)
+        takes_two, takes_three = self._takes[name]
+        if takes_three and (args is not None or not takes_two):
+            return getattr(self, name)(t, y, args)
+        return getattr(self, name)(t, y)
+
+    @cached_property
+    def _takes(self) -> dict[str, tuple[bool, bool]]:
+        functions = {"fn": self.fn, "jump": self.jump}
+        return {name: (_binds(f, 2), _binds(f, 3)) for name, f in functions.items()}
+
     @property
     def stops(self) -> bool:
         """Whether rows stop there."""
@@ -86,24 +103,14 @@ class Event:
         return self.stops or self.jump is not None
 
 
-def call(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
-    """A user's function on ``(t, y)`` or ``(t, y, args)``, as many as it takes.
-
-    Where there are no ``args``, a third argument that has a default keeps it.
-    """
-    t, y, args = inputs if len(inputs) == 3 else (*inputs, None)
-    if accepts_args(function) and (args is not None or not _takes_two(function)):
-        return function(t, y, args)
-    return function(t, y)
-
-
-def _takes_two(function: Callable[..., Any]) -> bool:
+def _binds(function: Callable[..., Any] | None, n: int) -> bool:
+    """Whether a function takes ``n`` positional arguments; two, where it does not say."""
     try:
-        inspect.signature(function).bind(0, 0)
+        inspect.signature(function).bind(*range(n))  # type: ignore[arg-type]
     except TypeError:
         return False
-    except ValueError:  # a builtin that does not say
-        return True
+    except ValueError:  # a builtin
+        return n == 2
     return True
 
 
@@ -123,7 +130,7 @@ def event_values(event: Event, field: RowField, t: Tensor, y: Tensor) -> Tensor:
         t: times, [rows, 1].
         y: states, [rows, dim].
     """
-    values = call(event.fn, _inputs(field, t, y))
+    values = event.call("fn", _inputs(field, t, y))
     if not isinstance(values, torch.Tensor) or values.numel() != len(y):
         given = list(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
         raise InputError(
@@ -133,38 +140,32 @@ def event_values(event: Event, field: RowField, t: Tensor, y: Tensor) -> Tensor:
     return values.reshape(len(y))
 
 
-def event_speeds(event: Event, field: RowField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """How fast ``fn`` changes along solutions.
+def event_speed(event: Event, field: RowField, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    """How fast ``fn`` changes along a solution: ``dg/dt + dg/dy . slope``, [rows].
 
     Args:
         event: the event.
         field: the field on these rows.
         t: times, [rows].
         y: states, [rows, dim].
-
-    Returns:
-        ``dg/dt + dg/dy . f``, [rows], and the field ``f``, [rows, dim]; neither is recorded by
-        autograd.
+        slope: ``dy/dt`` there, [rows, dim].
     """
-    t, y = t.detach(), y.detach()
     with torch.enable_grad():
-        t_leaf, y_leaf = t.clone().requires_grad_(), y.clone().requires_grad_()
-        value = event_values(event, field, t_leaf.unsqueeze(-1), y_leaf)
+        t_leaf, y_leaf = (x.detach().clone().requires_grad_() for x in (t, y))
+        value = event_values(event, field, t_leaf.unsqueeze(-1), y_leaf).sum()
     if not value.requires_grad:
-        return torch.zeros_like(t), torch.zeros_like(y)
+        return torch.zeros_like(t)
     by_t, by_y = torch.autograd.grad(
-        value.sum(), [t_leaf, y_leaf], allow_unused=True, materialize_grads=True
+        value, [t_leaf, y_leaf], allow_unused=True, materialize_grads=True
     )
-    with torch.no_grad():
-        f = field(t.unsqueeze(-1).to(y.dtype), y)
-    return by_t + (by_y * f).sum(-1).to(t.dtype), f
+    return by_t + (by_y * slope).sum(-1).to(t.dtype)
 
 
 def jumped_states(event: Event, field: RowField, t: Tensor, y: Tensor) -> Tensor:
     """The states that rows go on from, [rows, dim]."""
     assert event.jump is not None
     inputs = _inputs(field, t, y)
-    after = call(event.jump, inputs)
+    after = event.call("jump", inputs)
     return field.flattened(after, inputs[1], "an event's jump")
 
 

@@ -361,7 +361,8 @@ def _marked(problem: Problem, status: Tensor, courses: list[_Course]) -> Marked:
     rows = wanted.nonzero().squeeze(-1)
     ends = problem.times().end[rows].squeeze(-1).detach()
     states = _tensor([course.y for course in courses], problem.y0)
-    return Marked(rows, ends, torch.full_like(rows, END), states[rows])
+    y = states[rows]
+    return Marked(rows, ends, torch.full_like(rows, END), y, torch.zeros_like(y))
 
 
 def _array(tensor: Tensor) -> Array:

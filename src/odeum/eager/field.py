@@ -57,20 +57,6 @@ def _takes_args(field: Field) -> bool:
     return _n_required(field) > 2
 
 
-def accepts_args(function: Callable[..., Any]) -> bool:
-    """Whether a function takes a third positional argument, required or not.
-
-    Example:
-        >>> accepts_args(lambda t, y: y), accepts_args(lambda t, y, args=None: y)
-        (False, True)
-    """
-    try:
-        inspect.signature(function).bind(0, 0, 0)
-    except (TypeError, ValueError):  # it takes two, or is a builtin that does not say
-        return False
-    return True
-
-
 def _n_required(function: Any) -> int:
     """Number of positional arguments a call demands, 0 where that cannot be told."""
     try:

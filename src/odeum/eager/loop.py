@@ -340,7 +340,9 @@ class Loop:
         if marks is not None:
             y = segments.evaluate(marks.position, marks.t)
             rows = self._rows[marks.position]
-            self.marked.append(Marked(rows, marks.t, marks.event, y))
+            with torch.no_grad():
+                slope = segments.slope(marks.position, marks.t)
+            self.marked.append(Marked(rows, marks.t, marks.event, y, slope))
         # A rejected row's step ends where it starts: no output lies inside.
         kept = segments
         if accept is not None and self._outputs.keep:

@@ -76,6 +76,12 @@ class Segments:
         y = self.y.index_select(0, step)
         return self.dense(theta, h.to(y.dtype), y, self.ks.index_select(1, step))
 
+    def slope(self, step: Tensor, t: Tensor) -> Tensor:
+        """The interpolant's ``dy/dt`` at times ``t`` [k], each inside the step ``step`` [k]."""
+        start, h = (x.index_select(0, step).squeeze(-1) for x in (self.t, self.h))
+        ks = self.ks.index_select(1, step).unbind(0)
+        return self.dense.derivative((t - start) / h, ks)
+
 
 class Outputs:
     """States at the output times, filled in as the steps come.

@@ -98,24 +98,27 @@ class Marked:
         t: times, [marks].
         event: the number of the event, or ``END``, [marks].
         y: states, [marks, dim].
+        slope: ``dy/dt`` of the dense output there, which knows of no gradient, [marks, dim].
     """
 
     rows: Tensor
     t: Tensor
     event: Tensor
     y: Tensor
+    slope: Tensor
 
     @staticmethod
     def concatenate(parts: "list[Marked]", times: Tensor, states: Tensor) -> "Marked":
         """All of them; with ``times`` and ``states`` of the right kinds where there are none."""
         if not parts:
             none = torch.empty(0, dtype=torch.int64, device=states.device)
-            return Marked(none, times.detach().new_empty(0), none, states.detach()[:0])
-        rows, t, event, y = (
+            nowhere = states.detach()[:0]
+            return Marked(none, times.detach().new_empty(0), none, nowhere, nowhere)
+        rows, t, event, y, slope = (
             torch.cat([getattr(part, name) for part in parts])
-            for name in ("rows", "t", "event", "y")
+            for name in ("rows", "t", "event", "y", "slope")
         )
-        return Marked(rows, t, event, y)
+        return Marked(rows, t, event, y, slope)
 
 
 @dataclass(frozen=True)
