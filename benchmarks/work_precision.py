@@ -12,11 +12,12 @@ would write. A table's "-" was not run: a method of low order at tolerances it i
 """
 
 import argparse
+import json
 import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -79,14 +80,14 @@ CONTESTS = (
         title="stiff",
         stiff=True,
         entrants=(
-            Entrant("trbdf2", finest=1e-4),
-            Entrant("kvaerno3", finest=1e-5),
-            Entrant("kvaerno4", finest=1e-6),
-            Entrant("kvaerno5", finest=1e-8),
+            Entrant("trbdf2", finest=1e-3),
+            Entrant("kvaerno3", finest=1e-4),
+            Entrant("kvaerno4", finest=1e-5),
+            Entrant("kvaerno5", finest=1e-7),
             Entrant("radau5"),
-            Entrant("rodas4", finest=1e-6),
-            Entrant("rodas5p", finest=1e-10),
-            Entrant("auto", finest=1e-8),
+            Entrant("rodas4", finest=1e-5),
+            Entrant("rodas5p", finest=1e-9),
+            Entrant("auto", finest=1e-7),
             Entrant("Radau", theirs=True),
             Entrant("BDF", theirs=True),
             Entrant("LSODA", theirs=True),
@@ -105,6 +106,27 @@ class Measured:
     n_evaluations: int
     seconds: float
     failure: str = ""
+
+
+class Kept:
+    """Measurements in a file of JSON lines, so that an interrupted sweep goes on where it was."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[tuple[str, str, float], Measured] = {}
+        if path is not None and path.exists():
+            for line in path.read_text().splitlines():
+                problem, name, rtol, *measured = json.loads(line)
+                self._known[problem, name, rtol] = Measured(*measured)
+
+    def measure(self, entrant: Entrant, problem: Problem, rtol: float) -> Measured:
+        key = (problem.name, entrant.name, rtol)
+        if key not in self._known:
+            self._known[key] = measured = measure(entrant, problem, rtol)
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(json.dumps([*key, *astuple(measured)]) + "\n")
+        return self._known[key]
 
 
 def measure(entrant: Entrant, problem: Problem, rtol: float) -> Measured:
@@ -192,7 +214,9 @@ def ratio(ours: float, theirs: float, floor: float) -> float:
     return max(ours, floor) / max(theirs, floor)
 
 
-def run_contest(contest: Contest, problems: Sequence[Problem], rtols: Sequence[float]) -> Results:
+def run_contest(
+    contest: Contest, problems: Sequence[Problem], rtols: Sequence[float], kept: Kept
+) -> Results:
     """Solves, and prints a line of errors for every problem and tolerance as it is done."""
     results: Results = {}
     names = [entrant.name for entrant in contest.entrants]
@@ -208,7 +232,7 @@ def run_contest(contest: Contest, problems: Sequence[Problem], rtols: Sequence[f
                 if rtol < 0.99 * entrant.finest:
                     cells.append("-")
                     continue
-                measured = measure(entrant, problem, rtol)
+                measured = kept.measure(entrant, problem, rtol)
                 results[problem.name, rtol, entrant.name] = measured
                 cells.append(measured.failure[:9] or f"{measured.error:.1e}")
             peer = results.get((problem.name, rtol, contest.against))
@@ -329,6 +353,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", choices=names, default=names)
     parser.add_argument("--methods", nargs="+", help="of odeum and SciPy; default all")
     parser.add_argument("--rtols", nargs="+", type=float, default=RTOLS)
+    parser.add_argument("--kept", type=Path, help="file of measurements, read and added to")
     parser.add_argument("--references", action="store_true", help="recompute and stop")
     parser.add_argument("--draw", action="store_true", help="write the figures into docs/")
     chosen = parser.parse_args()
@@ -340,12 +365,13 @@ def main() -> None:
         recompute.write(problems)
         return
     print(f"odeum, torch {torch.__version__}, one thread, float64, one row")
+    kept = Kept(chosen.kept)
     for contest in CONTESTS:
         own = [problem for problem in problems if problem.stiff == contest.stiff]
         contest = available(contest, chosen.methods)
         if not own or not contest.entrants:
             continue
-        results = run_contest(contest, own, chosen.rtols)
+        results = run_contest(contest, own, chosen.rtols, kept)
         verdict(contest, results)
         if chosen.draw:
             draw(contest, own, results)
