@@ -67,9 +67,9 @@ def solve_error(failure: Failure, n_rows: int) -> SolveError:
     advice = _ADVICE[failure.status]
     if failure.implicit:
         advice = _ADVICE_IF_IMPLICIT.get(failure.status, advice)
+    keep = " To keep the rows that succeed, pass on_failure='mask'." if n_rows > 1 else ""
     return SolveError(
-        f"{where} stopped at t = {failure.t:.6g}: {reason}. {_suspect(failure)} "
-        f"{advice}. To keep the rows that succeed, pass on_failure='mask'."
+        f"{where} stopped at t = {failure.t:.6g}: {reason}. {_suspect(failure)} {advice}.{keep}"
     )
 
 

@@ -147,7 +147,10 @@ class _Solver:
 
 
 def _raise(failure: Failure) -> None:
-    raise StepError(str(solve_error(failure, 1)))
+    message = str(solve_error(failure, 1))
+    raise StepError(
+        message.replace("step=odeum.StepOptions(max_steps=...)", 'options={"max_num_steps": ...}')
+    )
 
 
 def _breaks(solver: _Solver) -> Tensor:
