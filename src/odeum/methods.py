@@ -269,6 +269,8 @@ Method = OneStep | FixedStep | Auto | SciPy
 _METHODS: dict[str, Method] = {
     **{name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()},
     **{name: ImplicitRungeKutta(tableau) for name, tableau in IMPLICIT.items()},
+    # As cautious as its usual control, which counts Newton's iterations in (Hairer & Wanner IV.8).
+    "radau5": ImplicitRungeKutta(IMPLICIT["radau5"], Controller(safety=0.78)),
     **{name: Rosenbrock(tableau) for name, tableau in ROSENBROCK.items()},
     **{name: Symplectic(tableau) for name, tableau in SYMPLECTIC.items()},
     "explicit_adams": Adams(4, implicit=False),
