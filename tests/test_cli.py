@@ -305,7 +305,7 @@ def test_mistyped_commands(refused):
 def test_ctrl_c_tells_how_to_go_on_and_that_works(odeum, tmp_path, monkeypatch, without_pictures):
     monkeypatch.chdir(tmp_path)
     Path("counts.csv").write_text(table())
-    command = ["fit", "counts.csv", "--epochs", "30", "--hidden", "4", "--quiet"]
+    command = ["fit", "counts.csv", "--epochs", "120", "--hidden", "4", "--quiet"]
     script = "from odeum.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", script, *command],
@@ -325,4 +325,4 @@ def test_ctrl_c_tells_how_to_go_on_and_that_works(odeum, tmp_path, monkeypatch, 
     again = shlex.split(err.partition("continue with: ")[2])
     code, out, err = odeum(*again[1:])
     assert (code, err) == (0, "")
-    assert len(Path("runs/counts-1/metrics.jsonl").read_text().splitlines()) == 30
+    assert len(Path("runs/counts-1/metrics.jsonl").read_text().splitlines()) == 120
