@@ -220,14 +220,11 @@ class _Phases:
         t, y = marked.t, marked.y
         for number, event in enumerate(self._events):
             chosen = (marked.event == number).nonzero().squeeze(-1)
-            # Without a batch axis a function takes one state at a time.
-            for at in chosen.split(1 if field.scalar_time else max(len(chosen), 1)):
-                if len(at):
-                    part = field if field.scalar_time else field.part(marked.rows[at])
-                    t_event, y_event = _moved(
-                        event, part, marked.t[at], marked.y[at], marked.slope[at]
-                    )
-                    t, y = t.index_copy(0, at, t_event), y.index_copy(0, at, y_event)
+            for at in field.calls(chosen):
+                part = field.part(marked.rows[at])
+                found = marked.t[at], marked.y[at], marked.slope[at]
+                t_event, y_event = _moved(event, part, *found)
+                t, y = t.index_copy(0, at, t_event), y.index_copy(0, at, y_event)
         return replace(marked, t=t, y=y)
 
     def _collect_outputs(self, front: _Front, end: Tensor, outcome: Outcome) -> None:
@@ -268,7 +265,7 @@ class _Phases:
             if event.stops:
                 stopped[rows] = True
             elif event.jump is not None and len(rows):
-                part = field if field.scalar_time else field.part(rows)
+                part = field.part(rows)
                 after = jumped_states(event, part, t[rows], y[rows])
                 passed[rows, number] = _passes(event, part, t[rows].squeeze(-1), y[rows], after)
                 fired[rows, number] = True

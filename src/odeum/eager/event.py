@@ -285,13 +285,9 @@ class EventWatch:
         times = torch.empty_like(ends[0])
         for number, event in enumerate(self._events):
             of_event = (events == number).nonzero().squeeze(-1)
-            # Without a batch axis a function takes one state at a time.
-            groups = of_event.split(1) if field.scalar_time else of_event.split(len(of_event) or 1)
-            for chosen in groups:
-                if not len(chosen):
-                    continue
+            for chosen in field.calls(of_event):
                 at = positions[chosen]
-                part = field if field.scalar_time else field.part(at)
+                part = field.part(at)
 
                 def value(
                     t: Tensor, event: Event = event, part: RowField = part, at: Tensor = at

@@ -106,7 +106,7 @@ class RowField:
                 self._args = pytree.tree_map(self._cut, args)
 
     def _like(self, **changes: Any) -> "RowField":
-        if self.joint:  # one row, whichever of them are asked for
+        if self.scalar_time:  # one row, whichever of them are asked for
             changes = {**changes, "rows": None, "batch": None}
         kept = {name: getattr(self, name) for name in ("args", "rows", "batch", "window")}
         return RowField(self.field, self.structure, joint=self.joint, **{**kept, **changes})
@@ -118,6 +118,15 @@ class RowField:
     def part(self, positions: Tensor) -> "RowField":
         """This field on some of the rows it holds."""
         return self._like(rows=positions if self.rows is None else self.rows[positions])
+
+    def calls(self, positions: Tensor) -> list[Tensor]:
+        """Positions of rows it holds, of which some may come several times, one call a part.
+
+        Without a batch axis a function takes one state at a time.
+        """
+        if not len(positions):
+            return []
+        return list(positions.split(1)) if self.scalar_time else [positions]
 
     def narrowed(self, rows: Tensor) -> "RowField":
         """This field where those rows of its batch are the whole batch."""

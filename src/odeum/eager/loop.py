@@ -4,11 +4,11 @@ Knows neither coefficients nor tolerances: a stepper makes the steps, a step con
 A row's history never depends on the rows beside it.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
+from odeum.eager.completion import Completion, put
 from odeum.eager.control import StepControl, Verdict
 from odeum.eager.field import RowField
 from odeum.eager.ledger import HANDED_OVER, RUNNING, Ledger
@@ -87,7 +87,13 @@ class Loop:
         self._limits = limits
         self._observers = observers
         self._recorder = observers.recorder
-        self._looks_inside = any(watch.looks_inside for watch in observers.watches)
+        self._completion = Completion(
+            stepper,
+            times,
+            ledger,
+            observers.recorder,
+            everywhere=outputs.keep or any(watch.looks_inside for watch in observers.watches),
+        )
         # What every running row has had in this loop.
         self._n_evaluations = 0
         self._n_tried = 0
@@ -192,8 +198,9 @@ class Loop:
     def _accept_all(self, step: Step, verdict: Verdict) -> None:
         """The usual case: every row goes on from where the step ended."""
         t1 = step.t + step.h
-        k1 = self._end_derivative(step, t1, None)
-        self._keep(step, self._segments(step, t1, k1), None, None, None)
+        k1 = self._completion.end_derivative(self._field, self._rows, step, t1, None)
+        segments = self._completion.segments(self._field, self._rows, step, t1, k1)
+        self._keep(step, segments, None, None, None)
         self._t, self._y, self._k = t1, step.y1, k1
         if verdict.factor is not None:
             self._h = self._control.bound(self._h * verdict.factor.to(self._h.dtype))
@@ -212,8 +219,8 @@ class Loop:
         finished = landed & (self._stop == self._times.end[self._rows]).squeeze(-1)
         status = torch.where(finished, self._success, self._running)
         self._resize(step, verdict, status, everywhere=everywhere)
-        k1 = self._end_derivative(step, t1, finished)
-        segments = self._segments(step, t1, k1)
+        k1 = self._completion.end_derivative(self._field, self._rows, step, t1, finished)
+        segments = self._completion.segments(self._field, self._rows, step, t1, k1)
         y1 = step.y1 if accept is None else torch.where(accept, step.y1, step.y)
         if self._observers.watches:
             segments, status, marks = self._watched(step, segments, y1, status)
@@ -290,43 +297,10 @@ class Loop:
             return replace(step, y1=step.y, ks=[torch.zeros_like(k) for k in step.ks])
         t, h, y, k0 = (x[at] for x in (step.t, step.h, step.y, self._k))
         ks = [k[at] for k in step.ks]
-        field = self._field_on(self._rows[at])
+        field = self._field if len(at) == len(self._rows) else self._field.part(at)
         again = self._stepper.record(field, t, h, y, k0, ks, with_end=True)
-        y1, *ks = (_put(torch.zeros_like(step.y), at, x) for x in (again.y1, *again.ks))
+        y1, *ks = (put(torch.zeros_like(step.y), at, x) for x in (again.y1, *again.ks))
         return replace(step, y1=y1, ks=ks)
-
-    def _end_derivative(self, step: Step, t1: Tensor, finished: Tensor | None) -> Tensor:
-        """``f(t1, y1)``, [rows, dim], in rows that moved and go on or interpolate (None: all)."""
-        if self._stepper.end_stage is not None:
-            return step.ks[self._stepper.end_stage]
-        if finished is None:
-            self._n_evaluations += 1
-            return self._evaluate_end(self._field, t1, step.y1)
-        wanted = (t1 != step.t).squeeze(-1) & (~finished | self._wants_inside(step.t, t1))
-        return self._evaluate_where(
-            wanted, step, lambda field, at: [self._evaluate_end(field, t1[at], step.y1[at])]
-        )[0]
-
-    def _evaluate_end(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
-        if self._recorder is None:
-            return field(t1.to(y1.dtype), y1)
-        return self._recorder.end_derivative(field, t1, y1)
-
-    def _segments(self, step: Step, t1: Tensor, k1: Tensor) -> Segments:
-        """The steps with what their dense output needs."""
-        derivatives = self._stepper.derivatives(step.ks, k1)
-        if self._stepper.n_extra:
-            wanted = self._wants_inside(step.t, t1) & (t1 != step.t).squeeze(-1)
-            derivatives = derivatives + self._evaluate_where(
-                wanted,
-                step,
-                lambda field, at: self._stepper.extra_derivatives(
-                    field, step.t[at], step.h[at], step.y[at], [k[at] for k in derivatives]
-                ),
-                n_values=self._stepper.n_extra,
-            )
-        ks = torch.stack(derivatives)
-        return Segments(self._stepper.dense, self._rows, step.t, t1, step.h, step.y, ks)
 
     def _keep(
         self,
@@ -374,31 +348,6 @@ class Loop:
         stops = torch.where(self._stop.squeeze(-1) == outputs, self._stop_index, CUT_ELSEWHERE)
         return torch.where(landed, stops, NOT_CUT)
 
-    def _wants_inside(self, t: Tensor, t1: Tensor) -> Tensor:
-        """Which rows have states asked for strictly inside a step, [rows]."""
-        if self._outputs.keep or self._looks_inside:
-            return torch.ones_like(self._rows, dtype=torch.bool)
-        return self._times.has_interior(self._rows, t, t1)
-
-    def _evaluate_where(
-        self,
-        wanted: Tensor,
-        step: Step,
-        evaluate: Callable[[RowField, Tensor], list[Tensor]],
-        n_values: int = 1,
-    ) -> list[Tensor]:
-        """Derivatives in the rows that want them, zero in the others, each [rows, dim]."""
-        at = wanted.nonzero().squeeze(-1)
-        if not len(at):
-            return [torch.zeros_like(step.y)] * n_values
-        rows = self._rows[at]
-        self._ledger.stats.n_evaluations[rows] += n_values
-        values = evaluate(self._field_on(rows), at)
-        return [_put(torch.zeros_like(step.y), at, value) for value in values]
-
-    def _field_on(self, rows: Tensor) -> RowField:
-        return self._field if len(rows) == len(self._rows) else self._field.select(rows)
-
     def _check_in(self) -> None:
         """What need not be done at every step."""
         # Steps may be accepted and yet be too small to move the time.
@@ -415,7 +364,7 @@ class Loop:
         self._ledger.close(
             self._rows[ended],
             how,
-            n_evaluations=self._n_evaluations,
+            n_evaluations=self._n_evaluations + self._completion.n_evaluations,
             n_tried=self._n_tried,
             n_rejected=self._n_rejected[ended],
         )
@@ -449,8 +398,3 @@ class Loop:
             k=self._k[i].detach(),
             implicit=self._stepper.implicit,
         )
-
-
-def _put(old: Tensor, index: Tensor, new: Tensor) -> Tensor:
-    """``old`` with the rows at ``index`` replaced."""
-    return new if len(index) == len(old) else old.index_copy(0, index, new)
