@@ -207,8 +207,7 @@ class ImplicitStepper:
         if self._filter_gamma and not self._couples_all:
             smoother = matrices[self._filter_gamma]
         elif self._filter_gamma:
-            eye = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
-            smoother = Factorised(eye - (self._filter_gamma * hy).unsqueeze(-1) * jacobians)
+            smoother = Factorised.shifted(self._filter_gamma * hy, jacobians)
         n_factorisations = len(matrices) + (smoother is not None and self._couples_all)
         return Step(
             t,

@@ -17,6 +17,17 @@ class Factorised:
     def __init__(self, matrix: Tensor) -> None:
         self._lu, self._pivots, _ = torch.linalg.lu_factor_ex(matrix)
 
+    @staticmethod
+    def shifted(reach: Tensor, jacobians: Tensor) -> "Factorised":
+        """``1 - reach J`` of every row.
+
+        Args:
+            reach: [rows, 1].
+            jacobians: [rows, n, n].
+        """
+        eye = torch.eye(jacobians.shape[-1], dtype=jacobians.dtype, device=jacobians.device)
+        return Factorised(eye - reach.unsqueeze(-1) * jacobians)
+
     def solve(self, x: Tensor) -> Tensor:
         """The solution for right-hand sides [rows, n]."""
         return torch.linalg.lu_solve(self._lu, self._pivots, x.unsqueeze(-1)).squeeze(-1)

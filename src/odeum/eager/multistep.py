@@ -177,8 +177,7 @@ class AdamsStepper:
     ) -> Factorised:
         """``1 - h beta J`` at the state that a derivative ``k`` leads to."""
         found = jacobian(field, t1, torch.addcmul(base, reach, k), self._given)
-        eye = torch.eye(k.shape[1], dtype=k.dtype, device=k.device)
-        return Factorised(eye - reach.unsqueeze(-1) * found)
+        return Factorised.shifted(reach, found)
 
     def _weights(self, t: Tensor, h: Tensor, times: list[Tensor]) -> Tensor:
         """Weights of the derivatives at ``times`` in the mean slope, [rows, times], float64."""

@@ -90,8 +90,7 @@ class RosenbrockStepper:
         slopes: Tensor,
     ) -> Step:
         hy = h.to(y.dtype)
-        eye = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
-        matrix = Factorised(eye - (self._gamma * hy).unsqueeze(-1) * matrices)
+        matrix = Factorised.shifted(self._gamma * hy, matrices)
         ks: list[Tensor] = []
         for node, d, a, c in zip(self._nodes, self._d, self._a, self._c, strict=True):
             if not ks:

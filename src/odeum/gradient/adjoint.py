@@ -279,7 +279,7 @@ class _BackwardSolve:
         """``g . f(t, y)``, [n], in the dtype of the times."""
         with torch.no_grad():
             fs = [
-                self._on(rows[part])(t[part].unsqueeze(-1).to(y.dtype), y[part])
+                self._problem.field.select(rows[part])(t[part].unsqueeze(-1).to(y.dtype), y[part])
                 for part in self._parts(len(rows))
             ]
         self._count(rows)
@@ -317,7 +317,7 @@ class _BackwardSolve:
         """``(f, -a df/dy)`` of ``(y, a)``, [rows, 2 dim], in the rows of the batch in ``args``."""
         (rows,) = args
         if rows is not self._rows:
-            self._rows, self._field = rows, self._on(rows)
+            self._rows, self._field = rows, self._problem.field.select(rows)
         field = self._field
         y, a = y.split(y.shape[1] // 2, -1)
         if self._functional:
@@ -351,7 +351,7 @@ class _BackwardSolve:
         factor = (length * weight).unsqueeze(-1).to(size.dtype) * size[position]
         for part in self._parts(len(step)):
             y, a = steps.evaluate(step[part], t[part]).split(self._a.shape[1], -1)
-            field = self._on(rows[position[part]])
+            field = self._problem.field.select(rows[position[part]])
             with torch.enable_grad():
                 f = field(t[part].unsqueeze(-1).to(y.dtype), y)
             if f.requires_grad:
@@ -365,11 +365,6 @@ class _BackwardSolve:
             if gradient is not None:
                 total = self.g_leaves[i]
                 self.g_leaves[i] = gradient.clone() if total is None else total.add_(gradient)
-
-    def _on(self, rows: Tensor) -> RowField:
-        """The field on those rows, of which some may come several times."""
-        field = self._problem.field
-        return field if field.scalar_time else field.select(rows)
 
     def _parts(self, n: int) -> list[slice]:
         """``n`` evaluations in parts that are made together."""
