@@ -18,7 +18,7 @@ from odeum.eager.outputs import Interpolant
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import Failure
 from odeum.errors import InputError, unknown_name
-from odeum.gradient import adjoint, discrete
+from odeum.gradient import adjoint, discrete, reversible
 from odeum.phases import Firings, solve_in_phases
 from odeum.solution import EventRecord, Solution, spread
 from odeum.tree import Structure, structure_of
@@ -36,6 +36,7 @@ Gradient = Callable[[Problem], Outcome]
 GRADIENTS: dict[str, Gradient] = {
     "discrete": discrete.solve,
     "adjoint": adjoint.solve,
+    "reversible": reversible.Reversible(),
     "autograd": Problem.solve,
     "none": _without_gradient,
 }

@@ -1,0 +1,445 @@
+"""The exact gradient of reversible steps, in memory that the number of steps hardly adds to.
+
+The forward pass keeps the times of its steps and the states at its end; the backward pass goes
+back through the states as it pulls each step back. Rounding grows on the way: states kept now and
+then take it out, and tell when it grew too far.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from odeum import methods
+from odeum.eager.field import RowField
+from odeum.eager.outputs import Segments
+from odeum.eager.problem import Outcome, Problem
+from odeum.eager.records import NOT_CUT, Record
+from odeum.eager.reversible import ReversibleRungeKutta, ReversibleStepper
+from odeum.eager.stepper import Memory, Step, Stepper
+from odeum.errors import InputError, SolveError
+from odeum.gradient.inputs import Isolated, Weights, isolate
+from odeum.methods import Method
+from odeum.solution import Stats
+from odeum.types import Tensor
+
+GROWTH = 100.0
+"""Factor by which the coupling alone may let rounding grow between states that are kept."""
+
+
+@dataclass(frozen=True)
+class Reversible:
+    """``gradient="reversible"`` with options of its own.
+
+    The solve is of another kind: two solutions, coupled, each step of which can be undone. It has
+    the order of the explicit Runge-Kutta method it is made of, takes twice its evaluations a step,
+    and its gradient is exact. Going back, rounding grows by ``1 / coupling`` a step and as the
+    field contracts. So two states are kept every ``interval`` steps; a gradient for which
+    rounding has grown too far between them is refused. Dense output carries no gradient.
+
+    Attributes:
+        coupling: how much of the difference of the two solutions is left after a step, in (0, 1).
+            Near 1, rounding grows less; far from it, steps are stable for fields that contract.
+        interval: steps between states kept; where None, those after which the coupling alone has
+            let rounding grow 100 times.
+
+    Raises:
+        InputError: for a number out of range; when solving, for methods of another kind.
+
+    Source:
+        McCallum & Foster, Efficient, Accurate and Stable Gradients for Neural ODEs (2024).
+
+    Example:
+        >>> import odeum
+        >>> y0 = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
+        >>> gradient = odeum.gradient.Reversible(coupling=0.999)
+        >>> sol = odeum.solve(lambda t, y: -y, y0, torch.tensor([0.0, 1.0]), gradient=gradient)
+        >>> sol.ys[-1].sum().backward()
+        >>> y0.grad
+        tensor([[0.3679]], dtype=torch.float64)
+    """
+
+    coupling: float = 0.99
+    interval: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.coupling < 1:
+            raise InputError(
+                f"Reversible(coupling={self.coupling}): give a number between 0 and 1, as 0.99"
+            )
+        if self.interval is not None and self.interval < 1:
+            raise InputError(f"Reversible(interval={self.interval}): give 1 or more steps, or None")
+
+    def __call__(self, problem: Problem) -> Outcome:
+        """Solves a problem so that backpropagation goes back through its steps."""
+        problem = replace(problem, method=self._reversible(problem.method))
+        if not torch.is_grad_enabled():
+            return problem.solve()
+        cut = isolate(problem)
+        if not cut.wants_gradient:
+            with torch.no_grad():
+                return cut.problem.solve(cut.k0)
+        run = _Run(cut, _Trail(cut.problem.y0, self._n_between()))
+        ys, marked = _Reversible.apply(run, *cut.inputs)
+        # Kept, it would hold its own graph for ever.
+        outcome, run.outcome = run.outcome, None
+        assert outcome is not None
+        anchor = next(x for x in cut.inputs if x is not None and x.requires_grad)
+        segments = [
+            replace(part, y=_NoGradient.apply(part.y, anchor)) for part in outcome.segments
+        ]
+        return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
+
+    def _reversible(self, method: Method) -> Method:
+        if not isinstance(method, methods.ExplicitRungeKutta):
+            raise InputError(
+                "the reversible gradient needs an explicit Runge-Kutta method: use "
+                'method="tsit5" or another of those, or gradient="discrete"'
+            )
+        made = ReversibleRungeKutta(method.tableau, self.coupling, method.controller)
+        # Made here of a method, and never given by a user: no kind of method that others know.
+        return cast(Method, made)
+
+    def _n_between(self) -> int:
+        if self.interval is not None:
+            return self.interval
+        return max(1, int(math.log(GROWTH) / -math.log(self.coupling)))
+
+
+class _Trail:
+    """Takes steps and remembers the way; see :class:`~odeum.eager.records.Recorder`.
+
+    Args:
+        y0: initial states, [batch, dim].
+        interval: steps between states that are kept.
+
+    Attributes:
+        records: the accepted steps in the order they were taken, without their states.
+        y: states where rows have arrived, [batch, dim].
+        z: their second solution there.
+        kept: both, before every ``interval``-th record; the first are the initial states.
+    """
+
+    def __init__(self, y0: Tensor, interval: int) -> None:
+        self.interval = interval
+        self.records: list[Record] = []
+        self.y = y0.clone()
+        self.z = y0.clone()
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        self._tried: Step | None = None
+
+    def step(
+        self,
+        stepper: Stepper,
+        field: RowField,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        k0: Tensor,
+        memory: Memory,
+    ) -> Step:
+        """Tries one step."""
+        self._tried = stepper.step(field, t, h, y, k0, memory)
+        return self._tried
+
+    def end_derivative(self, field: RowField, t1: Tensor, y1: Tensor) -> Tensor:
+        """Never asked for: it is one of a step's derivatives."""
+        raise AssertionError("a reversible step has the derivative at its end")
+
+    def add(self, record: Record) -> None:
+        """Takes down what became of the last step."""
+        tried, self._tried = self._tried, None
+        assert tried is not None
+        y1, z1 = tried.y1, tried.memory[2]
+        if record.accept is not None:
+            at = record.accept.squeeze(-1)
+            y1, z1 = y1[at], z1[at]
+        record = record.accepted()
+        if not len(record.rows):
+            return
+        if len(self.records) % self.interval == 0:
+            self.kept.append((self.y.clone(), self.z.clone()))
+        self.records.append(replace(record, y=record.y.new_empty(0)))
+        self.y[record.rows], self.z[record.rows] = y1, z1
+
+
+class _Run:
+    """What the forward pass of a solve leaves for the backward pass."""
+
+    def __init__(self, cut: Isolated, trail: _Trail) -> None:
+        self.cut = cut
+        self.trail = trail
+        self.weights = Weights(cut.problem.field.field)
+        self.outcome: Outcome | None = None
+
+
+class _Reversible(torch.autograd.Function):
+    """``(y0, ts, start, args, captured) -> (ys, marked states)``."""
+
+    @staticmethod
+    def forward(ctx: Any, run: _Run, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        run.outcome = outcome = run.cut.problem.solve(run.cut.k0, run.trail)
+        ctx.run = run
+        # Saved so that autograd notices inputs changed in place before the backward pass.
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
+        return outcome.ys, outcome.marked.y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None) -> tuple[Any, ...]:
+        run: _Run = ctx.run
+        _ = ctx.saved_tensors  # raises where one was changed
+        problem = run.cut.problem
+        problem = replace(problem, field=problem.field.with_field(run.weights.restored()))
+        way = _WayBack(problem, run.trail, run.cut.leaves, any(ctx.needs_input_grad[2:4]))
+        g_y0 = way.run(g_ys, g_marked)
+        if problem.on_backward is not None:
+            problem.on_backward(way.stats())
+        return (None, g_y0, way.g_ts, way.g_start, *way.g_leaves)
+
+
+class _NoGradient(torch.autograd.Function):
+    """Lets a tensor pass, and refuses to be differentiated rather than give a wrong zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        raise InputError(
+            "the reversible gradient does not reach dense output: put the times in ts, or use "
+            'gradient="discrete"'
+        )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Outputs and marks inside some steps.
+
+    Attributes:
+        step: the position of each one's step among them, [seen].
+        index: the index of its output time, -1 for a mark, [seen].
+        t: its time, [seen].
+        g: the cotangent of its state, [seen, dim].
+    """
+
+    step: Tensor
+    index: Tensor
+    t: Tensor
+    g: Tensor
+
+    def select(self, at: Tensor) -> "_Seen":
+        """Some of them."""
+        return _Seen(self.step[at], self.index[at], self.t[at], self.g[at])
+
+
+class _WayBack:
+    """The backward pass of one solve.
+
+    Args:
+        problem: what was solved.
+        trail: the way it went.
+        leaves: tensors that want gradients and that the field uses.
+        wants_times: whether the output times, or the times where rows start, want a gradient.
+
+    Attributes:
+        g_leaves: gradients of ``leaves``, None where nothing depends on one.
+        g_ts: gradient of the output times, None where it is not wanted.
+        g_start: gradient of the times where rows start, None where those are output times.
+    """
+
+    def __init__(
+        self, problem: Problem, trail: _Trail, leaves: list[Tensor], wants_times: bool
+    ) -> None:
+        self._problem = problem
+        self._times = problem.times()
+        self._trail = trail
+        self._leaves = leaves
+        self._wants_times = wants_times
+        self.g_leaves: list[Tensor | None] = [None] * len(leaves)
+        self.g_ts = torch.zeros_like(problem.ts) if wants_times else None
+        self.g_start: Tensor | None = None
+        # Of every row where it now is, and the cotangents of that.
+        self._y, self._z = trail.y.clone(), trail.z.clone()
+        self._g_y, self._g_z = torch.zeros_like(self._y), torch.zeros_like(self._z)
+        self._g_t = problem.ts.new_zeros(len(self._y), 1)
+        self._n_steps = torch.zeros(len(self._y), dtype=torch.int64, device=self._y.device)
+        self._n_evaluations = torch.zeros_like(self._n_steps)
+
+    def run(self, g_ys: Tensor | None, g_marked: Tensor | None) -> Tensor:
+        """Goes back through all steps; the gradient of the initial states, [batch, dim]."""
+        trail = self._trail
+        n_marks = 0 if g_marked is None else len(g_marked)
+        for i in reversed(range(len(trail.records))):
+            record = trail.records[i]
+            g_here = None
+            if g_marked is not None and record.marks is not None:
+                g_here = g_marked[n_marks - len(record.marks.t) : n_marks]
+                n_marks -= len(record.marks.t)
+            self._pull_back(record, self._seen(record, g_ys, g_here))
+            if i % trail.interval == 0:
+                self._check(*trail.kept[i // trail.interval])
+        g_y0 = self._g_y + self._g_z
+        rows = (self._n_steps > 0).nonzero().squeeze(-1)
+        if self._times.starts_at_output:
+            self._add_to_times(torch.zeros_like(rows), rows, self._g_t[rows])
+        elif self._wants_times:
+            self.g_start = self._g_t
+        if g_ys is None or not self._times.starts_at_output:
+            return g_y0
+        return g_y0 + g_ys[0]
+
+    def stats(self) -> Stats:
+        """The work done, per row."""
+        return Stats(self._n_evaluations, self._n_steps, torch.zeros_like(self._n_steps))
+
+    def _seen(self, record: Record, g_ys: Tensor | None, g_marked: Tensor | None) -> _Seen:
+        rows = record.rows
+        parts = []
+        if g_ys is not None:
+            step, index = self._times.hits(rows, record.t, record.t1)
+            times = self._times.at(index, rows[step]).detach()
+            parts.append(_Seen(step, index, times, g_ys[index, rows[step]]))
+        if g_marked is not None and record.marks is not None:
+            marks = record.marks
+            no_index = torch.full_like(marks.position, -1)
+            parts.append(_Seen(marks.position, no_index, marks.t, g_marked))
+        if not parts:
+            return _Seen(rows[:0], rows[:0], record.t[:0, 0], self._y[:0])
+        return _Seen(
+            *(torch.cat([getattr(p, name) for p in parts]) for name in ("step", "index", "t", "g"))
+        )
+
+    def _pull_back(self, record: Record, seen: _Seen) -> None:
+        """Takes one step back, in the rows that accepted it, with its cotangents.
+
+        Of ``z1 = z + y1 - F_-h(y1)`` first, for that gives ``z``; then of
+        ``y1 = F_h(z) + lambda (y - z)``.
+        """
+        rows = record.rows
+        stepper = cast(ReversibleStepper, record.stepper)
+        field = self._problem.field.select(rows)
+        theta = (seen.t - record.t[seen.step].squeeze(-1)) / record.h[seen.step].squeeze(-1)
+        y1, z1, g_y1, g_z = (x[rows] for x in (self._y, self._z, self._g_y, self._g_z))
+        at_end = seen.select((theta == 1).nonzero().squeeze(-1))
+        g_y1.index_add_(0, at_end.step, at_end.g)
+        times = [record.t, record.h]
+
+        with torch.enable_grad():
+            t, h = (x.detach().requires_grad_(self._wants_times) for x in times)
+            y1 = y1.requires_grad_()
+            back = stepper.back(field, t, h, y1)
+        g_back, *g_times = self._pull([back.y1], [-g_z], [y1, t, h])
+        g_y1 = g_y1 + g_z + g_back
+        z = stepper.z_before(y1, z1, back).detach().requires_grad_()
+        del back  # and what autograd keeps of it
+
+        inside = seen.select((theta != 1).nonzero().squeeze(-1))
+        with torch.enable_grad():
+            t, h = (x.detach().requires_grad_(self._wants_times) for x in times)
+            forth = stepper.forth(field, t, h, z, with_end=len(inside.step) > 0)
+            y = stepper.y_before(y1, z, forth).detach().requires_grad_()
+        n_evaluations = len(forth.ks) + stepper.n_evaluations - stepper.n_stages
+        outputs, g_outputs, inputs = [forth.y1], [g_y1], [z, t, h]
+        if len(inside.step):
+            t_seen = inside.t.detach().requires_grad_(self._wants_times)
+            with torch.enable_grad():
+                segments = self._segments(field, record, t, h, y, z, forth)
+                outputs.append(segments.evaluate(inside.step, t_seen))
+            g_outputs.append(inside.g)
+            inputs += [y, t_seen]
+            n_evaluations += stepper.n_extra
+        g_z_forth, g_t, g_h, *g_inside = self._pull(outputs, g_outputs, inputs)
+        coupled = stepper.coupling * g_y1
+        g_y, g_z = coupled, g_z + g_z_forth - coupled
+        if g_inside:
+            g_y = g_y + g_inside[0]
+            at = (inside.index >= 0).nonzero().squeeze(-1)
+            where = record.rows[inside.step[at]]
+            self._add_to_times(inside.index[at], where, g_inside[1][at].unsqueeze(-1))
+        self._g_t[rows] = self._pull_times(record, g_t + g_times[0], g_h + g_times[1])
+        self._y[rows], self._z[rows] = y.detach(), z.detach()
+        self._g_y[rows], self._g_z[rows] = g_y, g_z
+        self._n_steps[rows] += 1
+        self._n_evaluations[rows] += n_evaluations
+
+    def _segments(
+        self,
+        field: RowField,
+        record: Record,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        z: Tensor,
+        forth: Step,
+    ) -> Segments:
+        """The steps with what their dense output weighs, recorded by autograd."""
+        stepper = cast(ReversibleStepper, record.stepper)
+        ks = [stepper.slope(h, y, z), *forth.ks]
+        ks += stepper.extra_derivatives(field, t, h, y, ks)
+        return Segments(stepper.dense, record.rows, t, record.t1, h, y, torch.stack(ks))
+
+    def _check(self, y: Tensor, z: Tensor) -> None:
+        """Goes on from the states that were kept, if those gone back to are the same."""
+        allowed = math.sqrt(torch.finfo(y.dtype).eps)
+        size = torch.maximum(y.abs(), z.abs()).amax(-1)
+        drift = torch.maximum((self._y - y).abs(), (self._z - z).abs()).amax(-1) / size
+        worst = drift.nan_to_num(nan=math.inf).masked_fill(size == 0, 0.0)
+        if bool((worst > allowed).any()):
+            row = int(worst.argmax())
+            raise SolveError(
+                f"going back through the steps of row {row}, rounding grew to "
+                f"{float(worst[row]):.1g} of the state, where a gradient allows {allowed:.1g}: "
+                f"keep states more often than every {self._trail.interval} steps by "
+                'odeum.gradient.Reversible(interval=...), or use gradient="discrete"'
+            )
+        self._y, self._z = y.clone(), z.clone()
+
+    def _pull_times(self, record: Record, g_t: Tensor, g_h: Tensor) -> Tensor:
+        """The cotangent of where steps start.
+
+        ``t1 = t + h`` with ``h`` a constant, or, for a step cut to land, ``h = t1 - t`` with
+        ``t1`` an output time or an end that is none.
+        """
+        g_t1 = self._g_t[record.rows]
+        if self.g_ts is None or record.stops is None:
+            return g_t + g_t1
+        landed = (record.stops != NOT_CUT).unsqueeze(-1)
+        at_stop = torch.where((record.stops >= 0).unsqueeze(-1), g_t1 + g_h, 0.0)
+        self._add_to_times(record.stops.clamp(min=0), record.rows, at_stop)
+        return g_t + torch.where(landed, -g_h, g_t1)
+
+    def _add_to_times(self, index: Tensor, rows: Tensor, g: Tensor) -> None:
+        if self.g_ts is not None:
+            at = (index, rows) if self._times.per_row else (index,)
+            self.g_ts.index_put_(at, g.squeeze(-1), accumulate=True)
+
+    def _pull(
+        self, outputs: list[Tensor], g_outputs: list[Tensor], inputs: list[Tensor]
+    ) -> list[Tensor]:
+        """Cotangents of ``inputs``, zero where nothing depends on one; those of leaves add up."""
+        wanted = [x for x in (*inputs, *self._leaves) if x.requires_grad]
+        # A graph the field closes over belongs to the user: it is not ours to free.
+        found = dict(
+            zip(
+                map(id, wanted),
+                torch.autograd.grad(
+                    outputs, wanted, g_outputs, retain_graph=True, allow_unused=True
+                ),
+                strict=True,
+            )
+        )
+        for i, leaf in enumerate(self._leaves):
+            g = found.get(id(leaf))
+            if g is not None:
+                total = self.g_leaves[i]
+                # The first one may share its memory with something else.
+                self.g_leaves[i] = g.clone() if total is None else total.add_(g)
+        g_inputs = [found.get(id(x)) for x in inputs]
+        return [
+            torch.zeros_like(x) if g is None else g for x, g in zip(inputs, g_inputs, strict=True)
+        ]
