@@ -1,6 +1,20 @@
 """Ways to differentiate a solve: each takes a Problem and returns its Outcome."""
 
+from typing import TYPE_CHECKING, Any
+
 from odeum.gradient.adjoint import Adjoint
 from odeum.gradient.reversible import Reversible
 
-__all__ = ["Adjoint", "Reversible"]
+if TYPE_CHECKING:
+    from odeum.audit import audit
+
+__all__ = ["Adjoint", "Reversible", "audit"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads ``audit`` when it is used: it compares whole solves, a layer above this one."""
+    if name != "audit":
+        raise AttributeError(f"module 'odeum.gradient' has no attribute {name!r}")
+    from odeum.audit import audit
+
+    return audit
