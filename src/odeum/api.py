@@ -16,6 +16,7 @@ from odeum.eager.field import RowField
 from odeum.eager.options import StepOptions
 from odeum.eager.outputs import Interpolant
 from odeum.eager.problem import Outcome, Problem
+from odeum.eager.recording import unrecorded
 from odeum.eager.records import Failure
 from odeum.errors import InputError, unknown_name
 from odeum.gradient import adjoint, discrete, reversible
@@ -26,7 +27,7 @@ from odeum.types import Field, PyTree, Tensor
 
 
 def _without_gradient(problem: Problem) -> Outcome:
-    with torch.no_grad():
+    with unrecorded():
         return problem.solve()
 
 

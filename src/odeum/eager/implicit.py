@@ -15,6 +15,7 @@ from odeum.eager.explicit import Weights, combine, weights_of
 from odeum.eager.field import RowField
 from odeum.eager.jacobian import JacobianFunction, jacobian
 from odeum.eager.newton import SLOW_RATE, Factorised, Precision, solve_stages
+from odeum.eager.recording import is_recorded, n_derivatives, unrecorded
 from odeum.eager.stepper import Memory, Step, Work
 from odeum.tableaus import RKTableau
 from odeum.types import Tensor
@@ -125,9 +126,9 @@ class ImplicitStepper:
         self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, memory: Memory
     ) -> Step:
         """Tries one step; with autograd on, records it."""
-        with torch.no_grad():
+        with unrecorded():
             step = self._find(field, t, h, y, k0, memory)
-        if not torch.is_grad_enabled():
+        if not is_recorded():
             return step
         again = self.record(field, t, h, y, k0, step.ks, with_end=True)
         return replace(step, t=t, h=h, y=y, y1=again.y1, ks=again.ks)
@@ -244,7 +245,8 @@ class ImplicitStepper:
         """A step whose derivatives have been found, for autograd to record.
 
         One step of Newton's iteration with the exact Jacobians leaves the derivatives where they
-        are, and its derivative is the one of the implicit function theorem.
+        are, and its derivative is the one of the implicit function theorem. Each further step
+        makes the next higher derivative right.
         """
         hy = h.to(y.dtype)
         found, ks = ks, []
@@ -259,14 +261,15 @@ class ImplicitStepper:
                 continue
             k = torch.cat([x.detach() for x in found[len(ks) : len(ks) + len(times)]], -1)
             residual = _Residual(block, field, times, bases, hy)
-            with torch.no_grad():
+            with unrecorded():
                 states = residual.states(k, None)
                 jacobians = [
                     jacobian(field, t, y, self._given)
                     for t, y in zip(times, states.unbind(1), strict=True)
                 ]
                 matrix = Factorised(block.matrix(hy, torch.stack(jacobians, 1)))
-            k = k + matrix.solve(residual(k, None))
+            for _ in range(max(n_derivatives(), 1)):
+                k = k + matrix.solve(residual(k, None))
             ks += k.split(y.shape[1], -1)
         return Step(t, h, y, torch.addcmul(y, hy, combine(ks, self._b)), ks)
 

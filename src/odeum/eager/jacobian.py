@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from odeum.eager.field import RowField
+from odeum.eager.recording import carries_tangents, is_transformed
 from odeum.errors import InputError
 from odeum.types import Tensor
 
@@ -88,6 +89,8 @@ def _load_forward_mode() -> None:
 
 def _reverse(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``df_i/dx_j`` of every row, [rows, i, j]."""
+    if is_transformed() or carries_tangents():
+        return torch.func.jacrev(lambda x: function(x).sum(0))(x).permute(1, 0, 2)
     recorded = torch.is_grad_enabled()
     with torch.enable_grad():
         if not (recorded and x.requires_grad):

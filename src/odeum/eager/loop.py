@@ -13,6 +13,7 @@ from odeum.eager.control import StepControl, Verdict
 from odeum.eager.field import RowField
 from odeum.eager.ledger import HANDED_OVER, RUNNING, Ledger
 from odeum.eager.outputs import Outputs, Segments
+from odeum.eager.recording import is_recorded, unrecorded
 from odeum.eager.records import (
     CUT_ELSEWHERE,
     END,
@@ -157,12 +158,12 @@ class Loop:
         if bool(finite.all()):
             return
         self._retire(torch.where(finite, RUNNING, int(Status.NON_FINITE)))
-        if torch.is_grad_enabled() and len(self._rows):
+        if is_recorded() and len(self._rows):
             # Backpropagation through the row dropped just now would turn zeros into NaN.
             self._k = self._field(self._t.to(self._y.dtype), self._y)
 
     def _choose_first_step(self) -> None:
-        with torch.no_grad():
+        with unrecorded():
             span = self._times.end[self._rows] - self._t
             self._h, n_evaluations = self._control.first(
                 self._field, self._t, self._y, self._k, span
@@ -214,7 +215,7 @@ class Loop:
         if accept is not None:
             self._n_rejected = self._n_rejected + ~accept.squeeze(-1)
             t1 = torch.where(accept, t1, step.t)
-            if torch.is_grad_enabled():
+            if is_recorded():
                 step = self._retaken(step, accept)
         finished = landed & (self._stop == self._times.end[self._rows]).squeeze(-1)
         status = torch.where(finished, self._success, self._running)

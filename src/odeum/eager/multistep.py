@@ -16,6 +16,7 @@ from odeum.eager.hermite import hermite
 from odeum.eager.jacobian import jacobian
 from odeum.eager.linear import Factorised
 from odeum.eager.newton import Precision, Solved, solve_stages
+from odeum.eager.recording import carries_tangents, is_recorded, n_derivatives, unrecorded
 from odeum.eager.stepper import Memory, Step, Work
 from odeum.methods import Adams
 from odeum.tableaus import RK4
@@ -94,7 +95,7 @@ class AdamsStepper:
     ) -> Step:
         """Takes one step."""
         step = self._take(field, t, h, y, k0, memory)
-        if not torch.is_grad_enabled():
+        if not is_recorded():
             return step
         fine = step.y1.isfinite().all(-1)
         if step.solved is not None:
@@ -152,14 +153,15 @@ class AdamsStepper:
                 return field(t1, torch.addcmul(base, reach, k)) - k
             return field.part(at)(t1[at], torch.addcmul(base[at], reach[at], k)) - k
 
-        with torch.no_grad():
+        with unrecorded():
             matrix = self._matrix(field, t1, reach, base, k0)
             found: Solved = solve_stages(residual, matrix, k0, reach, y, self._precision)
         k1 = found.k
-        if torch.is_grad_enabled():
-            with torch.no_grad():
+        if is_recorded():
+            with unrecorded():
                 matrix = self._matrix(field, t1, reach, base, k1)
-            k1 = k1 + matrix.solve(residual(k1, None))
+            for _ in range(max(n_derivatives(), 1)):
+                k1 = k1 + matrix.solve(residual(k1, None))
         slope = torch.addcmul(slope, weights[:, :1], k1)
         one = torch.ones_like(found.n_iterations)
         return Step(
@@ -183,7 +185,7 @@ class AdamsStepper:
         """Weights of the derivatives at ``times`` in the mean slope, [rows, times], float64."""
         past = torch.cat(times, 1)
         nodes = ((past - t) / h).double()
-        if torch.is_grad_enabled() and nodes.requires_grad:
+        if carries_tangents() or (torch.is_grad_enabled() and nodes.requires_grad):
             return quadrature(nodes)
         # Where steps are equal but for the rounding of times, so are the weights.
         rounding = 16 * torch.finfo(t.dtype).eps * past.abs().amax(1, keepdim=True) / h.abs()
@@ -230,7 +232,7 @@ def _ended(field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, slope: 
     """The step of that mean slope, with the derivative at its end."""
     t1, y1 = (t + h).to(y.dtype), torch.addcmul(y, h.to(y.dtype), slope)
     k1 = field(t1, y1)
-    if torch.is_grad_enabled():
+    if is_recorded():
         fine = k1.isfinite().all(-1)
         if not bool(fine.all()):
             # As in a row that fails: the next step of this one will.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from odeum.eager.dense import Interpolation
+from odeum.eager.recording import carries_tangents
 from odeum.eager.times import Times
 from odeum.types import Tensor
 
@@ -122,7 +123,11 @@ class Outputs:
             if len(step):
                 rows = segments.rows.index_select(0, step)
                 states = segments.evaluate(step, self.times.at(index, rows))
-                self._ys.index_copy_(0, index * self._n_rows + rows, states)
+                places = index * self._n_rows + rows
+                if carries_tangents():  # which torch does not batch in place
+                    self._ys = self._ys.index_copy(0, places, states)
+                else:
+                    self._ys.index_copy_(0, places, states)
 
     def segments(self) -> list[Segments]:
         """All steps, where they are kept; those of each method together."""

@@ -11,6 +11,7 @@ from odeum.eager.explicit import combine, weights_of
 from odeum.eager.field import RowField
 from odeum.eager.jacobian import JacobianFunction, jacobian, slope_in_time
 from odeum.eager.linear import Factorised
+from odeum.eager.recording import is_recorded
 from odeum.eager.stepper import Memory, Step, Work
 from odeum.tableaus import RosenbrockTableau
 from odeum.types import Tensor
@@ -54,7 +55,7 @@ class RosenbrockStepper:
     ) -> Step:
         """Tries one step."""
         ones = torch.ones(len(y), dtype=torch.int64, device=y.device)
-        if memory and not torch.is_grad_enabled():
+        if memory and not is_recorded():
             matrices, slopes, evaluated = memory
             at = (evaluated != t).squeeze(-1).nonzero().squeeze(-1)
             new = torch.zeros_like(ones)

@@ -1,0 +1,59 @@
+"""Whether torch takes down derivatives of what is computed, by either mode of differentiation.
+
+Reverse mode records a graph where gradients are enabled; forward mode carries tangents along,
+which ``torch.no_grad`` does not stop.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch._C._functorch import TransformType
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
+from torch.autograd import forward_ad
+
+
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func`` is active: grad, jvp, vmap or what is made of them.
+
+    Example:
+        >>> float(torch.func.grad(lambda x: x * is_transformed())(torch.tensor(2.0)))
+        1.0
+    """
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def n_derivatives() -> int:
+    """How often what is computed now may be differentiated, one inside the other."""
+    kinds = (TransformType.Grad, TransformType.Jvp)
+    nested = sum(level.key() in kinds for level in retrieve_all_functorch_interpreters())
+    return nested + torch.is_grad_enabled()
+
+
+def carries_tangents() -> bool:
+    """Whether tensors may carry the tangents of forward mode.
+
+    Example:
+        >>> with forward_ad.dual_level():
+        ...     carries_tangents()
+        True
+    """
+    return forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
+
+
+def is_recorded() -> bool:
+    """Whether anything computed now may be differentiated later.
+
+    Example:
+        >>> with unrecorded():
+        ...     is_recorded()
+        False
+    """
+    return torch.is_grad_enabled() or carries_tangents()
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Nothing computed inside is differentiated, by either mode."""
+    with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+        yield
