@@ -12,14 +12,15 @@ from odeum import methods
 from odeum.eager.control import Tolerance
 from odeum.eager.event import Event
 from odeum.eager.failures import solve_error
-from odeum.eager.field import RowField
+from odeum.eager.field import RowField, per_row
 from odeum.eager.options import StepOptions
 from odeum.eager.outputs import Interpolant
 from odeum.eager.problem import Outcome, Problem
-from odeum.eager.recording import unrecorded
+from odeum.eager.recording import carries_tangents, is_transformed, unrecorded
 from odeum.eager.records import Failure
-from odeum.errors import InputError, unknown_name
-from odeum.gradient import adjoint, discrete, reversible
+from odeum.errors import InputError, SolveError, unknown_name
+from odeum.gradient import adjoint, discrete, interpolated, reversible
+from odeum.mapped import Layout, Map, lifted_event, lifted_method, map_of, unlifted
 from odeum.phases import Firings, solve_in_phases
 from odeum.solution import EventRecord, Solution, spread
 from odeum.tree import Structure, structure_of
@@ -37,6 +38,7 @@ Gradient = Callable[[Problem], Outcome]
 GRADIENTS: dict[str, Gradient] = {
     "discrete": discrete.solve,
     "adjoint": adjoint.solve,
+    "interpolated": interpolated.solve,
     "reversible": reversible.Reversible(),
     "autograd": Problem.solve,
     "none": _without_gradient,
@@ -128,6 +130,30 @@ def solve(
     structure = structure_of(y0)
     ts = _times(ts, structure)
     joint = coupling == "joint"
+    if is_transformed() or carries_tangents():
+        solver = _torch_records(solver)
+        row_field = RowField(field, structure, args, joint=joint)
+        found = _map(row_field, y0, ts, (rtol, atol, breaks))
+        if found is not None:
+            layout = Layout.of(found, row_field, y0, ts)
+            with _rows_explained(layout):
+                solution = solve(
+                    layout.lifted(field),
+                    layout.y0,
+                    layout.ts,
+                    per_row(torch.arange(layout.ts.shape[1], device=structure.device)),
+                    method=lifted_method(methods.get(method), layout),
+                    rtol=rtol,
+                    atol=atol,
+                    gradient=solver,
+                    step=step,
+                    events=[lifted_event(event, layout) for event in _events(events)],
+                    breaks=breaks,
+                    dense=dense,
+                    on_failure=on_failure,
+                    progress=progress,
+                )
+            return unlifted(solution, layout, ts)
     flat = structure.flatten(y0)
     n_rows = len(flat)
     if joint:
@@ -157,6 +183,48 @@ def solve(
         events=[_event_record(fired, problem, structure, joint=joint) for fired in firings],
         interpolate=_interpolant(problem, outcome, structure, joint=joint) if dense else None,
     )
+
+
+def _torch_records(gradient: Gradient) -> Gradient:
+    """How the same gradient is had inside a transform, where torch itself differentiates."""
+    if gradient is _without_gradient or gradient is GRADIENTS["autograd"]:
+        return gradient
+    if gradient is GRADIENTS["discrete"] or isinstance(gradient, discrete.Discrete):
+        return GRADIENTS["autograd"]
+    names = [name for name, known in GRADIENTS.items() if known is gradient]
+    raise InputError(
+        f"gradient={names[0] if names else gradient!r} has a backward pass of its own, which "
+        "torch.func and forward-mode differentiation do not see: inside of them give "
+        'gradient="discrete" (then torch records the steps), or differentiate with .backward()'
+    )
+
+
+def _map(field: RowField, y0: PyTree, ts: Tensor, shared: PyTree) -> Map | None:
+    """The vmap to solve for: that over initial states, times, or what the field makes of them."""
+    if not is_transformed():
+        return None
+    if map_of(shared) is not None:
+        raise InputError(
+            "rtol, atol or breaks are mapped by torch.func.vmap: all entries share them"
+        )
+    flat = field.structure.flatten(y0)
+    flat = flat.reshape(1, -1) if field.joint else flat
+    t0 = (ts[0] if ts.ndim == 2 else ts[:1]).unsqueeze(-1).expand(len(flat), 1)
+    with unrecorded():
+        return map_of(y0, ts, field(t0.to(flat.dtype), flat))
+
+
+@contextmanager
+def _rows_explained(layout: Layout) -> Iterator[None]:
+    try:
+        yield
+    except SolveError as error:
+        n_each, size = layout.n_each, layout.map.size
+        error.add_note(
+            f"torch.func.vmap makes {size * n_each} rows of {size} entries with {n_each} each: "
+            f"row i is row i % {n_each} of entry i // {n_each}"
+        )
+        raise
 
 
 def _solved(

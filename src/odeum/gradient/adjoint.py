@@ -119,9 +119,9 @@ class _WithState:
         y, a = solved.split(solved.shape[1] // 2, -1)
         return y, a
 
-    def derivative(self, t: Tensor, solved: Tensor, *args: Tensor) -> Tensor:
+    def derivative(self, t: Tensor, y: Tensor, *args: Tensor) -> Tensor:
         (rows,) = args
-        f, pulled = self._pull(rows, t, *self.split(rows, t, solved))
+        f, pulled = self._pull(rows, t, *self.split(rows, t, y))
         return torch.cat([f, -pulled], -1)
 
 

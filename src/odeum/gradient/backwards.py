@@ -52,8 +52,8 @@ class Equation(Protocol):
         """State and adjoint, [n, dim] each, of rows [n] at times [n, 1]."""
         ...
 
-    def derivative(self, t: Tensor, solved: Tensor, *args: Tensor) -> Tensor:
-        """Of what is solved, [n, width], in the rows of the batch that ``args`` holds."""
+    def derivative(self, t: Tensor, y: Tensor, *args: Tensor) -> Tensor:
+        """Of what is solved, which is ``y``, [n, width], in the rows that ``args`` holds."""
         ...
 
 
