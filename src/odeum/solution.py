@@ -64,6 +64,10 @@ class Stats:
         """Adds the work of a backward solve; a solve in phases has one for each."""
         self.backward = work if self.backward is None else self.backward.plus(work)
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Stats":
+        """The same with every count changed."""
+        return self._changed(lambda _, count: change(count))
+
     def _changed(self, change: Callable[[str, Tensor], Tensor]) -> "Stats":
         changed = replace(self, backward=None)
         for name in _COUNTS:

@@ -1,0 +1,304 @@
+"""A solve inside ``torch.func.vmap``: the mapped axis becomes rows of a larger batch.
+
+A time loop decides by values, and tensors under a vmap have none to decide by. So what is mapped
+is laid out as rows, each with its own steps, and only the user's functions are called as the vmap
+would call them. Knows nothing of how rows are solved.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch._C import _functorch
+from torch._functorch.pyfunctorch import (
+    retrieve_all_functorch_interpreters,
+    temporarily_clear_interpreter_stack,
+)
+from torch.utils import _pytree as pytree
+
+from odeum.eager.event import Event
+from odeum.eager.field import RowField
+from odeum.methods import Auto
+from odeum.solution import EventRecord, Solution
+from odeum.types import PyTree, Tensor
+
+
+@dataclass(frozen=True)
+class Map:
+    """One level of ``torch.func.vmap``.
+
+    Attributes:
+        level: its place in the stack of transforms.
+        size: the length of the mapped axis.
+        witness: a tensor that is mapped at this level, and at no other.
+    """
+
+    level: int
+    size: int
+    witness: Tensor
+
+    def exposed(self, x: Tensor) -> Tensor:
+        """``x`` with the mapped axis in front, as an axis like any other."""
+        return _Exposed.apply(x, self.witness)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """``x`` with its first axis as the mapped one."""
+        return _Hidden.apply(x, self.witness)
+
+
+def map_of(*tensors: PyTree) -> Map | None:
+    """The innermost vmap over any of the tensors' values, tangents aside; None if there is none.
+
+    Example:
+        >>> torch.func.vmap(lambda x: x * map_of(x).size)(torch.ones(3))
+        tensor([3., 3., 3.])
+    """
+    levels = [_mapped_levels(x) for x in pytree.tree_leaves(tensors) if isinstance(x, torch.Tensor)]
+    innermost = max((level for found in levels for level in found), default=None)
+    for interpreter in retrieve_all_functorch_interpreters():
+        if innermost is not None and interpreter.level() == innermost:
+            size = interpreter.batch_size()  # type: ignore[attr-defined]
+            with temporarily_clear_interpreter_stack():  # they would wrap what is made here
+                entries = torch.arange(size)
+            return Map(innermost, size, _functorch._add_batch_dim(entries, 0, innermost))
+    return None
+
+
+def _mapped_levels(x: Tensor) -> list[int]:
+    levels = []
+    while _functorch.is_functorch_wrapped_tensor(x):
+        if _functorch.is_batchedtensor(x):
+            levels.append(_functorch.maybe_get_level(x))
+        x = _functorch.get_unwrapped(x)
+    return levels
+
+
+class _Exposed(torch.autograd.Function):
+    """``(x mapped at the witness's level, witness) -> x [size, ...]``, not mapped there.
+
+    Tensors wrapped by transforms above that level are taken through those first: each transform
+    handles this like any operation, until it comes to the level itself.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, witness: Tensor) -> Tensor:
+        raise AssertionError("handled by the rule of its vmap")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.witness = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        return _Hidden.apply(cotangent, ctx.witness), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return _Exposed.apply(tangent, ctx.witness)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, int | None], x: Tensor, witness: Tensor
+    ) -> tuple[Tensor, int | None]:
+        if in_dims[1] is None:  # another vmap than the witness's: its axis is one of many
+            assert in_dims[0] is not None
+            return _Exposed.apply(x.movedim(in_dims[0], -1), witness), -1
+        if in_dims[0] is None:
+            return x.expand(info.batch_size, *x.shape), None
+        return x.movedim(in_dims[0], 0), None
+
+
+class _Hidden(torch.autograd.Function):
+    """``(x [size, ...], witness) -> x [...] mapped at the witness's level``."""
+
+    @staticmethod
+    def forward(x: Tensor, witness: Tensor) -> Tensor:
+        raise AssertionError("handled by the rule of its vmap")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.witness = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        return _Exposed.apply(cotangent, ctx.witness), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return _Hidden.apply(tangent, ctx.witness)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, int | None], x: Tensor, witness: Tensor
+    ) -> tuple[Tensor, int]:
+        if in_dims[1] is None:
+            assert in_dims[0] is not None
+            return _Hidden.apply(x.movedim(in_dims[0], -1), witness), -1
+        assert in_dims[0] is None, "what is hidden was exposed before"
+        return x.clone(), 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a solve lie under a vmap, each entry with its own, and how all lie as one.
+
+    Attributes:
+        map: the vmap.
+        field: the user's field on the rows of an entry.
+        y0: the states that all rows start from, in the structure of ``y0``, [rows, ...].
+        ts: their output times, [time, rows].
+    """
+
+    map: Map
+    field: RowField
+    y0: PyTree
+    ts: Tensor
+
+    @staticmethod
+    def of(found: Map, field: RowField, y0: PyTree, ts: Tensor) -> "Layout":
+        """The layout of a solve.
+
+        Args:
+            found: the vmap.
+            field: the user's field on the rows of an entry.
+            y0: the user's initial state.
+            ts: the user's output times, [time] or [time, batch].
+        """
+        bare = Layout(found, field, y0, ts)
+        return Layout(found, field, pytree.tree_map(bare.rows, y0), bare.row_times(ts))
+
+    @property
+    def n_each(self) -> int:
+        """Rows of an entry."""
+        return 1 if self.field.scalar_time else self.field.structure.batch_shape[0]
+
+    def rows(self, x: Tensor) -> Tensor:
+        """[rows, ...] from what each entry has for its rows, [batch, ...], or for its only one."""
+        x = self.map.exposed(x)
+        return x if self.field.scalar_time else x.flatten(0, 1)
+
+    def row_times(self, t: Tensor) -> Tensor:
+        """[time, rows] from times of each entry, [time] or [time, batch]."""
+        columns = t if t.ndim == 2 else t.unsqueeze(1).expand(-1, self.n_each)
+        return self.map.exposed(columns.transpose(0, 1)).flatten(0, 1).transpose(0, 1)
+
+    def entries(self, x: Tensor) -> Tensor:
+        """What each entry has for its rows, [batch, ...], from [rows, ...]."""
+        return self.map.hidden(x.unflatten(0, (self.map.size, self.n_each)))
+
+    def restored(self, x: Tensor, axis: int = 0) -> Tensor:
+        """:meth:`entries` as the user has them, from a tensor where rows are at that axis."""
+        x = self.entries(x.movedim(axis, 0))
+        return x[0] if self.field.scalar_time else x.movedim(0, axis)
+
+    def lifted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A user's function on all rows, called for some: ``f(t, y, numbers of the rows)``."""
+
+        def on_rows(t: Tensor, y: PyTree, numbers: Tensor) -> Any:
+            again = _seen_before(numbers)
+            if bool(again.any()):
+                return _in_two(on_rows, again, (t, y, numbers))
+            source = self._sources(numbers)
+            t, y = (
+                torch.cat([called.reshape(len(numbers), -1), start.to(called.dtype)])
+                for called, start in ((t, self.ts[0].unsqueeze(-1)), (self._flat(y), self._start))
+            )
+            entries = (self.entries(x.index_select(0, source)) for x in (t, y))
+            values = function(*self.field.inputs(*entries))
+            return pytree.tree_map(lambda x: self.rows(x).index_select(0, numbers), values)
+
+        return on_rows
+
+    def _flat(self, y: PyTree) -> Tensor:
+        """[rows, dim] from states in the structure of ``y0``, [rows, ...]."""
+        flat = self.field.structure.flatten(y)
+        return flat.reshape(len(pytree.tree_leaves(y)[0]), -1)
+
+    @property
+    def _start(self) -> Tensor:
+        return self._flat(self.y0).detach()
+
+    def _sources(self, numbers: Tensor) -> Tensor:
+        """Where each row takes its state from: those called for, then the starts of all, [rows].
+
+        A user's function is called on all rows. Those that are not called for stand where another
+        of their entry does, which is as harmless as it is for that one, or where they start.
+        """
+        n_rows = self.map.size * self.n_each
+        every = torch.arange(n_rows, device=numbers.device)
+        called = torch.full_like(every, -1).index_copy(0, numbers, every[: len(numbers)])
+        by_entry = called.view(self.map.size, self.n_each)
+        others = by_entry.amax(1, keepdim=True).expand_as(by_entry).reshape(-1)
+        starts = every + len(numbers)
+        return torch.where(called >= 0, called, torch.where(others >= 0, others, starts))
+
+
+def _seen_before(numbers: Tensor) -> Tensor:
+    """Which of the numbers came earlier already, [k]."""
+    ordered, order = numbers.sort(stable=True)
+    again = torch.zeros_like(numbers, dtype=torch.bool)
+    again[order[1:]] = ordered[1:] == ordered[:-1]
+    return again
+
+
+def _in_two(function: Callable[..., Any], second: Tensor, inputs: tuple[Any, ...]) -> Any:
+    """A function of rows called for some, and then for the others."""
+    parts = [at.nonzero().squeeze(-1) for at in (~second, second)]
+    values = [
+        function(*pytree.tree_map(lambda x, at=at: x.index_select(0, at), inputs)) for at in parts
+    ]
+    back = torch.cat(parts).argsort()
+    return pytree.tree_map(lambda *x: torch.cat(x).index_select(0, back), *values)
+
+
+def lifted_method(method: Any, layout: Layout) -> Any:
+    """A method whose Jacobian, where the user gave one, is that of all rows."""
+    if isinstance(method, Auto):
+        return replace(method, stiff=lifted_method(method.stiff, layout))
+    given = getattr(method, "jacobian", None)
+    return method if given is None else replace(method, jacobian=layout.lifted(given))
+
+
+def lifted_event(event: Event, layout: Layout) -> Event:
+    """An event of all rows."""
+    jump = event.jump and layout.lifted(lambda *inputs: event.call("jump", inputs))
+    return replace(event, fn=layout.lifted(lambda *inputs: event.call("fn", inputs)), jump=jump)
+
+
+def unlifted(solution: Solution, layout: Layout, ts: Tensor) -> Solution:
+    """The solution of all rows, as the vmap has it.
+
+    Args:
+        solution: that of all rows.
+        layout: how they lie.
+        ts: the user's output times.
+    """
+    batch_shape = layout.field.structure.batch_shape
+
+    def counts(x: Tensor) -> Tensor:
+        x = layout.restored(x)
+        return x.expand(batch_shape) if layout.field.joint else x
+
+    def record(fired: EventRecord) -> EventRecord:
+        times = layout.restored(fired.times, 1)
+        if layout.field.joint and batch_shape:
+            times = times.unsqueeze(-1).expand(-1, *batch_shape)
+        states = pytree.tree_map(lambda x: layout.restored(x, 1), fired.states)
+        return EventRecord(times=times, states=states, count=counts(fired.count))
+
+    def interpolate(t: Tensor) -> PyTree:
+        assert solution.interpolate is not None
+        flat = solution.interpolate(layout.row_times(t.reshape(-1) if t.ndim == 0 else t))
+        states = pytree.tree_map(lambda x: layout.restored(x, 1), flat)
+        return pytree.tree_map(lambda x: x[0], states) if t.ndim == 0 else states
+
+    return replace(
+        solution,
+        ts=ts,
+        ys=pytree.tree_map(lambda x: layout.restored(x, 1), solution.ys),
+        status=counts(solution.status),
+        stats=solution.stats.changed(counts),
+        events=[record(fired) for fired in solution.events],
+        interpolate=None if solution.interpolate is None else interpolate,
+    )
