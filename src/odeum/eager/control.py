@@ -62,11 +62,21 @@ class StepControl(Protocol):
         ...
 
 
+def _whole(y: Tensor) -> Tensor:
+    return y
+
+
 @dataclass(frozen=True)
 class FixedSteps:
-    """Steps of one size, or from output to output where ``size`` is None."""
+    """Steps of one size, or from output to output where ``size`` is None.
+
+    Attributes:
+        size: the size.
+        state: the numbers of a row that must stay finite.
+    """
 
     size: float | None
+    state: Callable[[Tensor], Tensor] = _whole
 
     @property
     def lands_on_outputs(self) -> bool:
@@ -81,7 +91,7 @@ class FixedSteps:
 
     def judge(self, step: Step, memory: list[Tensor]) -> Verdict:
         """Every finite step stands, if its stages could be found."""
-        accept = step.y1.isfinite().all(-1, keepdim=True)
+        accept = self.state(step.y1).isfinite().all(-1, keepdim=True)
         return Verdict(accept if step.solved is None else accept & step.solved, None, memory)
 
     def bound(self, h: Tensor) -> Tensor:
@@ -105,6 +115,11 @@ class Tolerance:
         """Allowed error at states of that magnitude, [rows, dim]."""
         return (magnitude * self.rtol).add_(self.atol)
 
+    def of(self, part: Callable[[Tensor], Tensor]) -> "Tolerance":
+        """That of a part of each row's numbers."""
+        rtol, atol = (part(x) if isinstance(x, Tensor) else x for x in (self.rtol, self.atol))
+        return Tolerance(rtol, atol)
+
 
 def norm(x: Tensor) -> Tensor:
     """Root mean square over each row, [rows, 1].
@@ -127,6 +142,7 @@ class AdaptiveSteps:
         h_first: first step; chosen by Hairer's rule where None.
         h_max: largest step.
         norm: the size of a scaled error, [rows, dim] -> [rows, 1].
+        state: the numbers of a row that the tolerance holds for.
     """
 
     stepper: Stepper
@@ -135,6 +151,7 @@ class AdaptiveSteps:
     h_first: float | None
     h_max: float | None
     norm: Callable[[Tensor], Tensor] = norm
+    state: Callable[[Tensor], Tensor] = _whole
 
     @property
     def lands_on_outputs(self) -> bool:
@@ -144,7 +161,7 @@ class AdaptiveSteps:
     def judge(self, step: Step, memory: list[Tensor]) -> Verdict:
         """Accepts where the scaled error is at most 1."""
         with torch.no_grad():
-            magnitude = torch.maximum(step.y.abs(), step.y1.abs())
+            magnitude = torch.maximum(self.state(step.y).abs(), self.state(step.y1).abs())
             ratio = self._error_ratio(step, self.tolerance.scale(magnitude))
             # An infinite state makes its own error look small against it: turn that into NaN.
             ratio = ratio + magnitude.amax(-1, keepdim=True) * 0
@@ -168,7 +185,7 @@ class AdaptiveSteps:
         With two estimates ``e5`` and ``e3`` it is ``e5^2 / sqrt(e5^2 + 0.01 e3^2)``, which shrinks
         as ``h^8`` (Hairer, Norsett & Wanner I, II.10).
         """
-        errors = [self.norm(error / scale) for error in self.stepper.errors(step)]
+        errors = [self.norm(self.state(error) / scale) for error in self.stepper.errors(step)]
         if len(errors) == 1:
             return errors[0]
         fine, coarse = errors
@@ -187,13 +204,13 @@ class AdaptiveSteps:
         if self.h_first is not None:
             return self.bound(direction * self.h_first), 0
         longest = span.abs()
-        scale = self.tolerance.scale(y.abs())
-        d0, d1 = self.norm(y / scale), self.norm(k / scale)
+        scale = self.tolerance.scale(self.state(y).abs())
+        d0, d1 = (self.norm(self.state(x) / scale) for x in (y, k))
         h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
         h0 = torch.minimum(h0.to(t.dtype), longest)
         h = h0 * direction
         k1 = field((t + h).to(y.dtype), y + h.to(y.dtype) * k)
-        d2 = self.norm((k1 - k) / scale).to(t.dtype) / h0
+        d2 = self.norm(self.state(k1 - k) / scale).to(t.dtype) / h0
         steepest = torch.maximum(d1.to(t.dtype), d2)
         h1 = (0.01 / steepest).pow(1 / (self.stepper.order + 1))
         h1 = torch.where(steepest <= 1e-15, torch.clamp(h0 * 1e-3, min=1e-6), h1)

@@ -166,7 +166,8 @@ def jumped_states(event: Event, field: RowField, t: Tensor, y: Tensor) -> Tensor
     assert event.jump is not None
     inputs = _inputs(field, t, y)
     after = event.call("jump", inputs)
-    return field.flattened(after, inputs[1], "an event's jump")
+    after = field.flattened(after, inputs[1], "an event's jump")
+    return after if field.integrals is None else torch.cat([after, y[:, field.dim :]], -1)
 
 
 class EventWatch:

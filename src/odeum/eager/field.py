@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from odeum.eager.integrals import Integrals
 from odeum.errors import InputError
 from odeum.tree import Structure
 from odeum.types import Field, PyTree, Tensor
@@ -77,6 +78,8 @@ class RowField:
         rows: which of the user's rows a call holds, None for all of them.
         batch: which of the user's rows are the batch that is solved, None for all of them.
         window: earliest and latest time that each of the user's rows may see, [batch, 1] each.
+        integrals: what is integrated along the solution: numbers that stand after the state's own
+            in each row of ``y`` and that nothing depends on; None where there are none.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class RowField:
         rows: Tensor | None = None,
         batch: Tensor | None = None,
         window: tuple[Tensor, Tensor] | None = None,
+        integrals: Integrals | None = None,
     ) -> None:
         self.field = field
         self.structure = structure
@@ -97,10 +101,12 @@ class RowField:
         self.rows = rows
         self.batch = batch
         self.window = window
+        self.integrals = integrals
         self.scalar_time = joint or not structure.batch_shape
         self._direct = structure.is_flat and not joint
         self._has_args = args is not None or _takes_args(field)
         self._args = None
+        self._integrals = integrals if integrals is None or rows is None else integrals.select(rows)
         if args is not None:
             with torch.enable_grad():  # whether a gradient is recorded is for each call to say
                 self._args = pytree.tree_map(self._cut, args)
@@ -108,7 +114,8 @@ class RowField:
     def _like(self, **changes: Any) -> "RowField":
         if self.scalar_time:  # one row, whichever of them are asked for
             changes = {**changes, "rows": None, "batch": None}
-        kept = {name: getattr(self, name) for name in ("args", "rows", "batch", "window")}
+        names = ("args", "rows", "batch", "window", "integrals")
+        kept = {name: getattr(self, name) for name in names}
         return RowField(self.field, self.structure, joint=self.joint, **{**kept, **changes})
 
     def select(self, rows: Tensor) -> "RowField":
@@ -142,6 +149,10 @@ class RowField:
         """This field with other ``args``."""
         return self._like(args=args)
 
+    def without_integrals(self) -> "RowField":
+        """This field of the state alone."""
+        return self if self.integrals is None else self._like(integrals=None)
+
     def with_field(self, field: Field) -> "RowField":
         """The same around another function that is called like this one."""
         other = copy(self)
@@ -160,7 +171,45 @@ class RowField:
             and dy.dtype == state.dtype
         ):
             self._check(dy, state)
-        return dy if self._direct else self.structure.flatten(dy).reshape(y.shape)
+        flat = dy if self._direct else self.structure.flatten(dy).reshape(len(y), -1)
+        if self._integrals is None:
+            return flat
+        return torch.cat([flat, self._integrands(self._integrals, inputs, dy, len(y))], -1)
+
+    def completed(self, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
+        """The derivative of rows whose state has the derivative ``f``, where that is known.
+
+        Args:
+            t: times, [rows, 1].
+            y: states, with the integrals or without.
+            f: the derivative of the state, without those of the integrals.
+        """
+        if self._integrals is None:
+            return f
+        inputs, dy = self.inputs(t, y), f if self._direct else self._unflatten(f)
+        return torch.cat([f, self._integrands(self._integrals, inputs, dy, len(y))], -1)
+
+    def _integrands(
+        self, integrals: Integrals, inputs: tuple[Any, ...], dy: PyTree, n_rows: int
+    ) -> Tensor:
+        """``dq/dt`` of the integrals, [rows, integrals]."""
+        t, state, *args = inputs
+        n = self.structure.batch_shape[0] if self.joint and self.structure.batch_shape else n_rows
+        values = integrals(lambda t, y: self.field(t, y, *args), t, state, dy, n)
+        return values.reshape(n_rows, -1)
+
+    @property
+    def dim(self) -> int:
+        """Numbers in the state of one row."""
+        batch = self.structure.batch_shape if self.joint else ()
+        return sum(self.structure.sizes) * (batch[0] if batch else 1)
+
+    def state(self, y: Tensor) -> Tensor:
+        """The state in rows that may end in integrals, [..., dim]."""
+        if self.integrals is None:
+            return y
+        # Laid out as without them: a matrix product may round otherwise where it is not.
+        return y[..., : self.dim].contiguous()
 
     def inputs(self, t: Tensor, y: Tensor) -> tuple[Any, ...]:
         """What the user's functions are called with, from times [rows, 1] and states [rows, dim].
@@ -169,7 +218,7 @@ class RowField:
             ``(t, y)`` in the user's shapes, and ``args`` with the entries of these rows where the
             field takes them.
         """
-        state = y
+        state = y = self.state(y)
         if self.window is not None:
             earliest, latest = (
                 self.window if self.rows is None else (x[self.rows] for x in self.window)

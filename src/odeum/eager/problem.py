@@ -153,12 +153,19 @@ class Problem:
         return [replace(nonstiff, watches=(meets,)), replace(stiff, watches=(leaves,))]
 
     def _leg(self, method: OneStep | FixedStep) -> "_Leg":
+        state = self.field.state
         if isinstance(method, FixedStep) or self.steps.fixed is not None or not method.adaptive:
             stepper = stepper_of(method, self.y0, None, self.field)
-            return _Leg(stepper, FixedSteps(self.steps.fixed), ())
-        stepper = stepper_of(method, self.y0, self.tolerance, self.field)
+            return _Leg(stepper, FixedSteps(self.steps.fixed, state), ())
+        tolerance = self.tolerance.of(state)
+        stepper = stepper_of(method, self.y0, tolerance, self.field)
         control = AdaptiveSteps(
-            stepper, method.controller, self.tolerance, self.steps.first, self.steps.max
+            stepper,
+            method.controller,
+            tolerance,
+            self.steps.first,
+            self.steps.max,
+            state=state,
         )
         return _Leg(stepper, control, ())
 

@@ -74,7 +74,7 @@ class MeetsStiffness:
     ) -> Sighting:
         """Counts steps at the border of stability."""
         with torch.no_grad():
-            ks = [k.detach() for k in step.ks]
+            ks = [field.state(k.detach()) for k in step.ks]
             growth = norm(ks[-1] - ks[-2])
             stiff = growth > BORDER * norm(combine(ks, self._weights))
         accepted = (segments.t1 != step.t).squeeze(-1)
@@ -99,7 +99,7 @@ class LeavesStiffness:
         self, field: RowField, step: Step, segments: Segments, y1: Tensor, status: Tensor
     ) -> Sighting:
         """Counts steps that are short against the fastest time scale."""
-        jacobians = step.memory[0]
+        jacobians = step.memory[0][:, : field.dim]
         # Any norm is at least as large as the largest eigenvalue.
         largest = torch.minimum(jacobians.abs().sum(1).amax(-1), jacobians.abs().sum(2).amax(-1))
         mild = step.h.detach().abs().squeeze(-1) * largest < SAFE
