@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from odeum import compat, control, datasets, lab, methods, models, plots, systems
+    from odeum import compat, control, datasets, lab, methods, models, plots, regularisers, systems
     from odeum.api import solve
     from odeum.eager.event import Event
     from odeum.eager.field import per_row
@@ -53,6 +53,7 @@ __all__ = [
     "models",
     "per_row",
     "plots",
+    "regularisers",
     "solve",
     "systems",
 ]

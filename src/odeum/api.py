@@ -1,7 +1,7 @@
 """``odeum.solve``: checks what it is given, and joins a method, an engine and a gradient."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from odeum.eager.control import Tolerance
 from odeum.eager.event import Event
 from odeum.eager.failures import solve_error
 from odeum.eager.field import RowField, per_row
+from odeum.eager.integrals import Integrand, running_integrals
 from odeum.eager.options import StepOptions
 from odeum.eager.outputs import Interpolant
 from odeum.eager.problem import Outcome, Problem
@@ -63,6 +64,7 @@ def solve(
     step: StepOptions | None = None,
     events: Event | Sequence[Event] | None = None,
     breaks: Tensor | Sequence[float] | None = None,
+    integrals: Mapping[str, Integrand] | None = None,
     dense: bool = False,
     on_failure: str = "raise",
     progress: bool = False,
@@ -96,6 +98,9 @@ def solve(
         events: what to look for on the way: :class:`odeum.Event` or several.
         breaks: times, shared by all rows, at which the field jumps: a step ends on each, and the
             next one starts from the field on the other side.
+        integrals: what to integrate along the solution, by name: functions ``g(field, t, y, f)`` of
+            the field, a state and the field there, one number per row; see
+            :mod:`odeum.regularisers`. The steps are those that they would be without.
         dense: keep the interpolant, so that the solution can be called at any time.
         on_failure: "raise" a SolveError as soon as a row fails, or "mask": NaN after its failure,
             the other rows unharmed.
@@ -135,6 +140,8 @@ def solve(
         row_field = RowField(field, structure, args, joint=joint)
         found = _map(row_field, y0, ts, (rtol, atol, breaks))
         if found is not None:
+            if integrals:
+                raise InputError("vmap does not go with integrals=: give the rows one batch axis")
             layout = Layout.of(found, row_field, y0, ts)
             with _rows_explained(layout):
                 solution = solve(
@@ -158,13 +165,20 @@ def solve(
     n_rows = len(flat)
     if joint:
         flat = flat.reshape(1, -1)
+    running = running_integrals(integrals, y0, methods.get(method))
+    row_field = RowField(field, structure, args, joint=joint, integrals=running)
+    tolerance = _tolerance(rtol, atol, structure, copies=n_rows if joint else 1)
+    if running is not None:
+        none = flat.new_zeros(n_rows, len(running)).reshape(len(flat), -1)
+        flat = torch.cat([flat, none], -1)
+        tolerance = tolerance.padded(none.shape[1])
     with _progress_bar(ts, enabled=progress) as on_progress:
         problem = Problem(
-            field=RowField(field, structure, args, joint=joint),
+            field=row_field,
             y0=flat,
             ts=ts,
             method=methods.get(method),
-            tolerance=_tolerance(rtol, atol, structure, copies=n_rows if joint else 1),
+            tolerance=tolerance,
             steps=step or StepOptions(),
             dense=dense,
             on_failure=_raiser(len(flat)) if on_failure == "raise" else None,
@@ -175,11 +189,12 @@ def solve(
     stats = outcome.stats.spread(structure.batch_shape)
     return Solution(
         ts=ts,
-        ys=_restored(outcome.ys, structure, joint=joint),
+        ys=_restored(row_field.state(outcome.ys), structure, joint=joint),
         status=spread(outcome.status, structure.batch_shape),
         stats=stats,
         engine="eager",
         engine_reason="the eager engine is the only one so far",
+        integrals=_integrals(outcome.ys, row_field),
         events=[_event_record(fired, problem, structure, joint=joint) for fired in firings],
         interpolate=_interpolant(problem, outcome, structure, joint=joint) if dense else None,
     )
@@ -276,6 +291,7 @@ def _event_record(
     states = states.index_put((rank, fired.rows), fired.y)
     batch = structure.batch_shape
     times = times.expand(-1, *batch) if batch else times[:, 0]
+    states = problem.field.state(states)
     return EventRecord(
         times=times, states=_restored(states, structure, joint=joint), count=spread(count, batch)
     )
@@ -341,6 +357,15 @@ def _restored(flat: Tensor, structure: Structure, *, joint: bool) -> PyTree:
     return structure.unflatten(flat)
 
 
+def _integrals(flat: Tensor, field: RowField) -> dict[str, Tensor]:
+    """The integrals in rows [time, rows, dim], by name: [time, batch] each."""
+    if field.integrals is None:
+        return {}
+    batch = field.structure.batch_shape
+    values = flat[..., field.dim :].reshape(len(flat), *batch, len(field.integrals))
+    return dict(zip(field.integrals.integrands, values.unbind(-1), strict=True))
+
+
 def _interpolant(
     problem: Problem, outcome: Outcome, structure: Structure, *, joint: bool
 ) -> Callable[[Tensor], PyTree]:
@@ -354,7 +379,7 @@ def _interpolant(
                 f"times, or [k, batch] with one column for each of its {n_rows} rows"
             )
         columns = t.reshape(-1, 1).expand(-1, n_rows) if t.ndim < 2 else t
-        flat = interpolant(columns)
+        flat = problem.field.state(interpolant(columns))
         states = _restored(flat, structure, joint=joint)
         return pytree.tree_map(lambda x: x[0], states) if t.ndim == 0 else states
 

@@ -136,6 +136,8 @@ class Solution:
         stats: evaluations and steps per row.
         engine: the engine that ran.
         engine_reason: why that one.
+        integrals: those asked for, by name: from ``ts[0]`` to each output time, [time, batch], or
+            [time] for a [dim] state; NaN where ``ys`` is.
         events: what happened of each event, in the order they were given.
 
     Example:
@@ -152,6 +154,7 @@ class Solution:
     stats: Stats
     engine: str
     engine_reason: str
+    integrals: dict[str, Tensor] = field(default_factory=dict)
     events: list[EventRecord] = field(default_factory=list)
     interpolate: Callable[[Tensor], PyTree] | None = field(default=None, repr=False)
 

@@ -115,6 +115,17 @@ class Tolerance:
         """Allowed error at states of that magnitude, [rows, dim]."""
         return (magnitude * self.rtol).add_(self.atol)
 
+    def padded(self, n: int) -> "Tolerance":
+        """The same where ``n`` more numbers stand in each row, of which any error is allowed."""
+        if not isinstance(self.rtol, Tensor) and not isinstance(self.atol, Tensor):
+            return self
+        pad = torch.nn.functional.pad
+        rtol = pad(self.rtol, (0, n), value=1.0) if isinstance(self.rtol, Tensor) else self.rtol
+        atol = (
+            pad(self.atol, (0, n), value=math.inf) if isinstance(self.atol, Tensor) else self.atol
+        )
+        return Tolerance(rtol, atol)
+
     def of(self, part: Callable[[Tensor], Tensor]) -> "Tolerance":
         """That of a part of each row's numbers."""
         rtol, atol = (part(x) if isinstance(x, Tensor) else x for x in (self.rtol, self.atol))

@@ -3,7 +3,7 @@
 Owns what integrands are called with and the check of what comes back. Knows no method.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from odeum.errors import InputError
+from odeum.methods import Method, SciPy, Symplectic
 from odeum.types import PyTree, Tensor
 
 
@@ -89,3 +90,44 @@ class Integrals:
                 )
             values.append(value.reshape(n))
         return torch.stack(values, -1)
+
+
+def running_integrals(
+    integrands: Mapping[str, Integrand] | None, y0: PyTree, method: Method
+) -> Integrals | None:
+    """The integrals of a solve, checked; None where there are none.
+
+    Args:
+        integrands: the user's, by name.
+        y0: the user's initial state.
+        method: what will integrate them.
+
+    Raises:
+        InputError: for integrands that are none, and methods that have no place for them.
+    """
+    if integrands is None:
+        return None
+    if not isinstance(integrands, Mapping):
+        raise InputError(
+            f"integrals is a {type(integrands).__name__}: give a dict, as "
+            '{"kinetic": odeum.regularisers.kinetic_energy}'
+        )
+    for name, integrand in integrands.items():
+        if not callable(integrand) or isinstance(integrand, type):
+            raise InputError(
+                f"integrals[{name!r}] is {integrand!r}: give a function g(field, t, y, f), as "
+                "odeum.regularisers.kinetic_energy or odeum.regularisers.Derivative(3)"
+            )
+    if not integrands:
+        return None
+    if isinstance(method, Symplectic):
+        raise InputError(
+            "symplectic methods move q and p by turns and have no place for integrals: use a "
+            "Runge-Kutta method, as dopri8"
+        )
+    if isinstance(method, SciPy):
+        raise InputError(
+            f"scipy:{method.solver} would choose its steps by the integrals too: use a method of "
+            "odeum's own, as dopri8, or rodas5p where the problem is stiff"
+        )
+    return Integrals.of(dict(integrands), y0)
