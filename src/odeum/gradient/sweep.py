@@ -12,7 +12,7 @@ import torch
 from odeum.eager.field import RowField
 from odeum.eager.problem import Problem
 from odeum.eager.records import NOT_CUT, Record
-from odeum.gradient.tape import Entry, Recorded
+from odeum.gradient.tape import Entry, Recorded, Steps
 from odeum.solution import Stats
 from odeum.types import Tensor
 
@@ -63,7 +63,7 @@ class Sweep:
 
     Args:
         problem: what was solved.
-        entries: its steps, in the order they were taken.
+        steps: its steps.
         leaves: tensors that want gradients and that the field uses.
         wants_times: whether the output times, or the times where rows start, want a gradient.
 
@@ -74,11 +74,11 @@ class Sweep:
     """
 
     def __init__(
-        self, problem: Problem, entries: list[Entry], leaves: list[Tensor], *, wants_times: bool
+        self, problem: Problem, steps: Steps, leaves: list[Tensor], *, wants_times: bool
     ) -> None:
         self._problem = problem
         self._times = problem.times()
-        self._entries = entries
+        self._steps = steps
         self._leaves = leaves
         self.g_leaves: list[Tensor | None] = [None] * len(leaves)
         self._wants_times = wants_times
@@ -110,18 +110,20 @@ class Sweep:
             The gradient of the initial states, [batch, dim].
         """
         positions = dict.fromkeys(g_dense, 0)
+        records = self._steps.records()
         if g_dense:
-            for entry in self._entries:
-                positions[id(entry.record.stepper.dense)] += _n_accepted(entry.record)
-        asked = self._asked(g_ys, g_marked)
-        for entry, wanted in zip(reversed(self._entries), reversed(asked), strict=True):
+            for record in records:
+                positions[id(record.stepper.dense)] += _n_accepted(record)
+        asked = self._asked(records, g_ys, g_marked)
+        entries = self._steps.backwards(self._problem.field, self._n_evaluations)
+        for entry, wanted in zip(entries, reversed(asked), strict=True):
             cotangents = self._blank(entry.record)
             if g_dense:
                 dense = id(entry.record.stepper.dense)
                 positions[dense] -= _n_accepted(entry.record)
                 self._add_dense(entry.record, positions[dense], g_dense[dense], cotangents)
             self._pull_entry(entry, wanted, cotangents)
-        if self._entries:
+        if records:
             self._pull_start()
         if g_ys is None or not self._times.starts_at_output:
             return self._g_y
@@ -131,9 +133,10 @@ class Sweep:
         """The work done, per row."""
         return Stats(self._n_evaluations, self._n_steps, torch.zeros_like(self._n_steps))
 
-    def _asked(self, g_ys: Tensor | None, g_marked: Tensor | None) -> list[Asked | None]:
-        """The outputs and marks inside each entry's steps; None where there are none."""
-        records = [entry.record for entry in self._entries]
+    def _asked(
+        self, records: list[Record], g_ys: Tensor | None, g_marked: Tensor | None
+    ) -> list[Asked | None]:
+        """The outputs and marks inside each record's steps; None where there are none."""
         if not records:
             return []
         rows, t, t1, h = (

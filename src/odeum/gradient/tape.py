@@ -4,7 +4,9 @@ Of each step ``(t, h, y)``: enough to take it again. While there is room, also a
 of it, so that small problems need not take their steps twice.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
@@ -40,6 +42,43 @@ class Entry:
     recorded: Recorded | None
 
 
+class Steps(Protocol):
+    """The steps of a solve, for its backward sweep."""
+
+    def records(self) -> list[Record]:
+        """Those that rows accepted, in the order they were taken; maybe without their states."""
+        ...
+
+    def backwards(self, field: RowField, n_evaluations: Tensor) -> Iterator[Entry]:
+        """The same with their states, the last one first.
+
+        Args:
+            field: the field on the whole batch.
+            n_evaluations: evaluations of each row, [batch], to which those are added that it
+                takes to find states again.
+        """
+        ...
+
+
+class Entries:
+    """Steps that are all kept; see :class:`Steps`."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Takes down the next one."""
+        self._entries.append(entry)
+
+    def records(self) -> list[Record]:
+        """All of them, in the order they were taken."""
+        return [entry.record for entry in self._entries]
+
+    def backwards(self, field: RowField, n_evaluations: Tensor) -> Iterator[Entry]:
+        """All of them, the last one first."""
+        return reversed(self._entries)
+
+
 class Tape:
     """Takes steps and remembers those that rows accept; see :class:`Recorder`.
 
@@ -48,11 +87,11 @@ class Tape:
         wants_times: whether gradients of times are asked for.
 
     Attributes:
-        entries: the steps that rows accepted, in the order they were taken.
+        steps: those that rows accepted.
     """
 
     def __init__(self, bytes_per_evaluation: float, *, wants_times: bool) -> None:
-        self.entries: list[Entry] = []
+        self.steps = Entries()
         self._wants_times = wants_times
         self._bytes_per_evaluation = bytes_per_evaluation
         self._room = float(ROOM_BYTES)
@@ -101,4 +140,4 @@ class Tape:
         if recorded is None:
             record = record.accepted()
         if len(record.rows):
-            self.entries.append(Entry(record, recorded))
+            self.steps.add(Entry(record, recorded))
