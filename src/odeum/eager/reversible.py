@@ -7,13 +7,12 @@ state that the explicit method reaches from ``x``, a step is
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
-from odeum.control import Controller, I
+from odeum.control import Controller
 from odeum.eager import explicit
-from odeum.eager.control import Tolerance
+from odeum.eager.control import Tolerance, norm
 from odeum.eager.dense import Interpolation
 from odeum.eager.field import RowField
 from odeum.eager.stepper import Memory, Step
@@ -26,15 +25,22 @@ from odeum.types import Tensor
 class ReversibleRungeKutta:
     """The reversible form of an explicit Runge-Kutta method.
 
+    Where a field contracts, ``y`` and ``z`` come apart at the rate of the contraction. So they
+    are joined again, ``z = y``, as soon as that exceeds the error allowed in one step.
+
     Attributes:
         tableau: the coefficients of the method.
-        coupling: ``lambda``, how much of ``y - z`` is left after a step, in (0, 1).
         controller: constants of the step-size control.
+        coupling: ``lambda``, how much of ``y - z`` is left after a step, in (0, 1).
+        interval: steps after which they are joined in any case.
+        tolerance: how far they may come apart.
     """
 
     tableau: RKTableau
+    controller: Controller
     coupling: float
-    controller: Controller = I
+    interval: int
+    tolerance: Tolerance
 
     @property
     def adaptive(self) -> bool:
@@ -42,59 +48,77 @@ class ReversibleRungeKutta:
         return self.tableau.adaptive
 
 
-@lru_cache(maxsize=64)
-def stepper(
-    tableau: RKTableau, coupling: float, dtype: torch.dtype, device: torch.device
-) -> "ReversibleStepper":
-    """The stepper of a tableau, made once."""
-    return ReversibleStepper(tableau, coupling, dtype, device)
+@dataclass(frozen=True)
+class Pair:
+    """What goes beside the state from step to step.
+
+    Attributes:
+        t: where the last step started, [rows, 1]; a row that is there still has rejected it.
+        z0: the second solution there, [rows, dim].
+        age0: steps since it was the state itself, [rows, 1].
+        z1: the second solution at the step's end, [rows, dim].
+        z: the one to go on with: ``z1``, or the state where the two are joined, [rows, dim].
+        age: steps since they were, [rows, 1].
+    """
+
+    t: Tensor
+    z0: Tensor
+    age0: Tensor
+    z1: Tensor
+    z: Tensor
+    age: Tensor
+
+    def memory(self) -> Memory:
+        """The same as a stepper hands it on."""
+        return (self.t, self.z0, self.age0, self.z1, self.z, self.age)
 
 
 class ReversibleStepper:
     """A tableau's reversible form; see :class:`~odeum.eager.stepper.Stepper`.
 
     A step's ``ks`` are the slope ``(1 - lambda) (z - y) / h``, the stages of the step from ``z``
-    and ``f(t1, y1)``. Its memory is where it starts and ``z`` there and at its end, so that the
-    next step knows whether this one was accepted. The dense output is the explicit method's from
-    ``z``, shifted to start at ``y`` and to end at ``y1``; it has the same order.
+    and ``f(t1, y1)``; its memory is a :class:`Pair`. The dense output is the explicit method's
+    from ``z``, shifted to start at ``y`` and to end at ``y1``; it has the same order.
 
     Args:
-        tableau: the explicit method.
-        coupling: ``lambda``, in (0, 1).
-        dtype: the state's.
-        device: the state's.
+        method: the method.
+        like: states, [rows, dim].
 
     Source:
         McCallum & Foster, Efficient, Accurate and Stable Gradients for Neural ODEs (2024).
 
     Example:
+        >>> from odeum.control import I
         >>> from odeum.tableaus import EXPLICIT
         >>> from odeum.tree import structure_of
         >>> y, t, h = torch.ones(1, 1), torch.zeros(1, 1), torch.full((1, 1), 0.1)
         >>> field = RowField(lambda t, y: -y, structure_of(y), None, joint=False)
-        >>> halves = stepper(EXPLICIT["rk4"], 0.99, y.dtype, y.device)
+        >>> method = ReversibleRungeKutta(EXPLICIT["rk4"], I, 0.99, 100, Tolerance(1e-3, 1e-3))
+        >>> halves = ReversibleStepper(method, y)
         >>> step = halves.step(field, t, h, y, field(t, y), ())
-        >>> halves.start_of(field, t, h, step.y1, step.memory[2])  # y and z
+        >>> z = halves.z_before(step.y1, Pair(*step.memory).z1, halves.back(field, t, h, step.y1))
+        >>> z, halves.y_before(step.y1, z, halves.forth(field, t, h, z, with_end=False))
         (tensor([[1.]]), tensor([[1.]]))
     """
 
     implicit = False
 
-    def __init__(
-        self, tableau: RKTableau, coupling: float, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.coupling = coupling
-        self._explicit = base = explicit.stepper(tableau, dtype, device)
+    def __init__(self, method: ReversibleRungeKutta, like: Tensor) -> None:
+        like = like.detach()
+        tableau = method.tableau
+        self.coupling = method.coupling
+        self._interval = method.interval
+        self._tolerance = method.tolerance
+        self._explicit = base = explicit.stepper(tableau, like.dtype, like.device)
         self._ends_with_stage = base.end_stage is not None
-        self.n_stages = n_stages = tableau.n_stages
+        self.n_stages = tableau.n_stages
         self.order = base.order
         self.error_order = base.error_order
-        self.n_evaluations = 2 * n_stages - self._ends_with_stage
-        self.end_stage = n_stages + 1
+        self.n_evaluations = 2 * tableau.n_stages - self._ends_with_stage
+        self.end_stage = tableau.n_stages + 1
         self.n_extra = base.n_extra + (not self._ends_with_stage)
         weights = tableau.interpolant.weights
         no_powers = [0] * (max(len(row) for row in weights) - 1)
-        like = torch.empty(0, dtype=dtype, device=device)
         self._b = explicit.weights_of(tableau.b, like)
         self.dense = Interpolation([[1, *no_powers], *weights], [1, *tableau.end_weights], like)
 
@@ -102,16 +126,25 @@ class ReversibleStepper:
         self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, memory: Memory
     ) -> Step:
         """Tries one step."""
-        z = y
+        z, age = y, torch.zeros_like(t, dtype=torch.int64)
         if memory:
-            before, z_before, z_after = memory
-            z = torch.where(t == before, z_before, z_after)
+            last = Pair(*memory)
+            rejected = t == last.t
+            z = torch.where(rejected, last.z0, last.z)
+            age = torch.where(rejected, last.age0, last.age)
         forth = self.forth(field, t, h, z, with_end=True)
         y1 = forth.y1 + self.coupling * (y - z)
         back = self.back(field, t, h, y1)
         z1 = z + (y1 - back.y1)
+        joined = (self._gap(y1, z1) > 1) | (age + 1 >= self._interval)
+        z_next = torch.where(joined, y1, z1)
+        age_next = torch.where(joined, 0, age + 1)
         ks = [self.slope(h, y, z), *forth.ks, back.ks[0]]
-        return Step(t, h, y, y1, ks, memory=(t, z, z1))
+        return Step(t, h, y, y1, ks, memory=Pair(t, z, age, z1, z_next, age_next).memory())
+
+    def _gap(self, y: Tensor, z: Tensor) -> Tensor:
+        """How far the solutions are apart, over what is allowed, [rows, 1]."""
+        return norm((y - z) / self._tolerance.scale(y.abs()))
 
     def forth(self, field: RowField, t: Tensor, h: Tensor, z: Tensor, *, with_end: bool) -> Step:
         """The explicit step from ``z``, [rows, dim].
@@ -131,13 +164,6 @@ class ReversibleStepper:
         t1 = t + h
         k1 = field(t1.to(y1.dtype), y1)
         return self._explicit.record(field, t1, -h, y1, k1, [], with_end=False)
-
-    def start_of(
-        self, field: RowField, t: Tensor, h: Tensor, y1: Tensor, z1: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """``y`` and ``z`` at the start of a step that ended at ``y1`` and ``z1``."""
-        z = self.z_before(y1, z1, self.back(field, t, h, y1))
-        return self.y_before(y1, z, self.forth(field, t, h, z, with_end=False)), z
 
     def z_before(self, y1: Tensor, z1: Tensor, back: Step) -> Tensor:
         """``z`` at the start of a step."""
@@ -168,7 +194,7 @@ class ReversibleStepper:
     def errors(self, step: Step) -> list[Tensor]:
         """Those of the explicit step from ``z``; of none whose ``z`` is not finite at its end."""
         _, *stages, _ = step.ks
-        lost = step.memory[2] * 0
+        lost = Pair(*step.memory).z1 * 0
         explicit_step = Step(step.t, step.h, step.y, step.y1, stages)
         return [error + lost for error in self._explicit.errors(explicit_step)]
 
@@ -199,4 +225,4 @@ class ReversibleStepper:
 def _(
     method: ReversibleRungeKutta, like: Tensor, tolerance: Tolerance | None, field: RowField
 ) -> ReversibleStepper:
-    return stepper(method.tableau, method.coupling, like.dtype, like.device)
+    return ReversibleStepper(method, like)

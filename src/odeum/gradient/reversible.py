@@ -1,8 +1,8 @@
 """The exact gradient of reversible steps, in memory that the number of steps hardly adds to.
 
-The forward pass keeps the times of its steps and the states at its end; the backward pass goes
-back through the states as it pulls each step back. Rounding grows on the way: states kept now and
-then take it out, and tell when it grew too far.
+The forward pass keeps the times of its steps, and states at its end and where the two solutions
+were joined; the backward pass goes back through the others as it pulls each step back. Rounding
+grows on the way: the states kept take it out, and tell when it grew too far.
 """
 
 import math
@@ -17,7 +17,7 @@ from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import NOT_CUT, Record
-from odeum.eager.reversible import ReversibleRungeKutta, ReversibleStepper
+from odeum.eager.reversible import Pair, ReversibleRungeKutta, ReversibleStepper
 from odeum.eager.stepper import Memory, Step, Stepper
 from odeum.errors import InputError, SolveError
 from odeum.gradient.inputs import Isolated, Weights, isolate
@@ -26,24 +26,27 @@ from odeum.solution import Stats
 from odeum.types import Tensor
 
 GROWTH = 100.0
-"""Factor by which the coupling alone may let rounding grow between states that are kept."""
+"""Factor by which the coupling alone may let rounding grow before the solutions are joined."""
 
 
 @dataclass(frozen=True)
 class Reversible:
     """``gradient="reversible"`` with options of its own.
 
-    The solve is of another kind: two solutions, coupled, each step of which can be undone. It has
-    the order of the explicit Runge-Kutta method it is made of, takes twice its evaluations a step,
-    and its gradient is exact. Going back, rounding grows by ``1 / coupling`` a step and as the
-    field contracts. So two states are kept every ``interval`` steps; a gradient for which
-    rounding has grown too far between them is refused. Dense output carries no gradient.
+    The solve is of another kind: a second solution goes beside the first, and each step of the
+    two can be undone. It has the order of the explicit Runge-Kutta method it is made of, takes
+    twice its evaluations a step, and the gradient of its steps is exact. Going back, rounding
+    grows by ``1 / coupling`` a step and as the field contracts; where the field contracts, the
+    solutions come apart. So they are joined where they differ by more than the error allowed in
+    one step (also where steps are fixed), and every ``interval`` steps; two states are kept
+    there. If rounding has grown too far nevertheless, the gradient is refused. Dense output
+    carries no gradient.
 
     Attributes:
         coupling: how much of the difference of the two solutions is left after a step, in (0, 1).
-            Near 1, rounding grows less; far from it, steps are stable for fields that contract.
-        interval: steps between states kept; where None, those after which the coupling alone has
-            let rounding grow 100 times.
+            Nearer to 1, rounding grows less; farther, they come apart less.
+        interval: most steps from one joint to the next; where None, those in which the coupling
+            alone lets rounding grow 100 times, 458 for 0.99.
 
     Raises:
         InputError: for a number out of range; when solving, for methods of another kind.
@@ -74,14 +77,14 @@ class Reversible:
 
     def __call__(self, problem: Problem) -> Outcome:
         """Solves a problem so that backpropagation goes back through its steps."""
-        problem = replace(problem, method=self._reversible(problem.method))
+        problem = replace(problem, method=self._reversible(problem))
         if not torch.is_grad_enabled():
             return problem.solve()
         cut = isolate(problem)
         if not cut.wants_gradient:
             with torch.no_grad():
                 return cut.problem.solve(cut.k0)
-        run = _Run(cut, _Trail(cut.problem.y0, self._n_between()))
+        run = _Run(cut, _Trail(cut.problem.y0))
         ys, marked = _Reversible.apply(run, *cut.inputs)
         # Kept, it would hold its own graph for ever.
         outcome, run.outcome = run.outcome, None
@@ -92,20 +95,34 @@ class Reversible:
         ]
         return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
 
-    def _reversible(self, method: Method) -> Method:
+    def _reversible(self, problem: Problem) -> Method:
+        method = problem.method
         if not isinstance(method, methods.ExplicitRungeKutta):
             raise InputError(
                 "the reversible gradient needs an explicit Runge-Kutta method: use "
                 'method="tsit5" or another of those, or gradient="discrete"'
             )
-        made = ReversibleRungeKutta(method.tableau, self.coupling, method.controller)
-        # Made here of a method, and never given by a user: no kind of method that others know.
+        interval = self.interval or max(1, int(math.log(GROWTH) / -math.log(self.coupling)))
+        made = ReversibleRungeKutta(
+            method.tableau, method.controller, self.coupling, interval, problem.tolerance
+        )
+        # Made here of a method and never given by a user: no kind of method that others know.
         return cast(Method, made)
 
-    def _n_between(self) -> int:
-        if self.interval is not None:
-            return self.interval
-        return max(1, int(math.log(GROWTH) / -math.log(self.coupling)))
+
+@dataclass(frozen=True)
+class _Joint:
+    """Where the two solutions of some rows were joined.
+
+    Attributes:
+        rows: which rows, [rows].
+        y: the state, which both are from there on, [rows, dim].
+        z: the second solution until then, [rows, dim].
+    """
+
+    rows: Tensor
+    y: Tensor
+    z: Tensor
 
 
 class _Trail:
@@ -113,21 +130,18 @@ class _Trail:
 
     Args:
         y0: initial states, [batch, dim].
-        interval: steps between states that are kept.
 
     Attributes:
-        records: the accepted steps in the order they were taken, without their states.
+        way: the accepted steps in the order they were taken, without their states, with where
+            the solutions were joined after each; None where in no row.
         y: states where rows have arrived, [batch, dim].
-        z: their second solution there.
-        kept: both, before every ``interval``-th record; the first are the initial states.
+        z: what the second solution goes on from there.
     """
 
-    def __init__(self, y0: Tensor, interval: int) -> None:
-        self.interval = interval
-        self.records: list[Record] = []
+    def __init__(self, y0: Tensor) -> None:
+        self.way: list[tuple[Record, _Joint | None]] = []
         self.y = y0.clone()
         self.z = y0.clone()
-        self.kept: list[tuple[Tensor, Tensor]] = []
         self._tried: Step | None = None
 
     def step(
@@ -152,17 +166,22 @@ class _Trail:
         """Takes down what became of the last step."""
         tried, self._tried = self._tried, None
         assert tried is not None
-        y1, z1 = tried.y1, tried.memory[2]
+        pair = Pair(*tried.memory)
+        joined = pair.age == 0
         if record.accept is not None:
-            at = record.accept.squeeze(-1)
-            y1, z1 = y1[at], z1[at]
-        record = record.accepted()
-        if not len(record.rows):
-            return
-        if len(self.records) % self.interval == 0:
-            self.kept.append((self.y.clone(), self.z.clone()))
-        self.records.append(replace(record, y=record.y.new_empty(0)))
-        self.y[record.rows], self.z[record.rows] = y1, z1
+            joined = joined & record.accept
+        joint = None
+        at = joined.squeeze(-1).nonzero().squeeze(-1)
+        if len(at):
+            joint = _Joint(record.rows[at], tried.y1[at], pair.z1[at])
+        y1, z = tried.y1, pair.z
+        if record.accept is not None:
+            at = record.accept.squeeze(-1).nonzero().squeeze(-1)
+            y1, z = y1[at], z[at]
+        record = replace(record, y=record.y[:, :0].clone()).accepted()
+        if len(record.rows):
+            self.way.append((record, joint))
+            self.y[record.rows], self.z[record.rows] = y1, z
 
 
 class _Run:
@@ -267,22 +286,23 @@ class _WayBack:
         self._y, self._z = trail.y.clone(), trail.z.clone()
         self._g_y, self._g_z = torch.zeros_like(self._y), torch.zeros_like(self._z)
         self._g_t = problem.ts.new_zeros(len(self._y), 1)
+        # The largest number of each row's states on the way back from where it was last known.
+        self._size = torch.zeros_like(self._y[:, 0])
         self._n_steps = torch.zeros(len(self._y), dtype=torch.int64, device=self._y.device)
         self._n_evaluations = torch.zeros_like(self._n_steps)
 
     def run(self, g_ys: Tensor | None, g_marked: Tensor | None) -> Tensor:
         """Goes back through all steps; the gradient of the initial states, [batch, dim]."""
-        trail = self._trail
         n_marks = 0 if g_marked is None else len(g_marked)
-        for i in reversed(range(len(trail.records))):
-            record = trail.records[i]
+        for record, joint in reversed(self._trail.way):
+            if joint is not None:
+                self._separate(joint)
             g_here = None
             if g_marked is not None and record.marks is not None:
                 g_here = g_marked[n_marks - len(record.marks.t) : n_marks]
                 n_marks -= len(record.marks.t)
             self._pull_back(record, self._seen(record, g_ys, g_here))
-            if i % trail.interval == 0:
-                self._check(*trail.kept[i // trail.interval])
+        self._check(torch.arange(len(self._y), device=self._y.device), self._problem.y0)
         g_y0 = self._g_y + self._g_z
         rows = (self._n_steps > 0).nonzero().squeeze(-1)
         if self._times.starts_at_output:
@@ -328,6 +348,7 @@ class _WayBack:
         at_end = seen.select((theta == 1).nonzero().squeeze(-1))
         g_y1.index_add_(0, at_end.step, at_end.g)
         times = [record.t, record.h]
+        self._size[rows] = torch.maximum(self._size[rows], y1.abs().amax(-1))
 
         with torch.enable_grad():
             t, h = (x.detach().requires_grad_(self._wants_times) for x in times)
@@ -383,21 +404,29 @@ class _WayBack:
         ks += stepper.extra_derivatives(field, t, h, y, ks)
         return Segments(stepper.dense, record.rows, t, record.t1, h, y, torch.stack(ks))
 
-    def _check(self, y: Tensor, z: Tensor) -> None:
-        """Goes on from the states that were kept, if those gone back to are the same."""
+    def _separate(self, joint: _Joint) -> None:
+        """Goes back to before two solutions were joined, from the states kept of them."""
+        rows = joint.rows
+        self._check(rows, joint.y)
+        self._y[rows], self._z[rows] = joint.y, joint.z
+        self._g_y[rows] += self._g_z[rows]
+        self._g_z[rows] = 0.0
+
+    def _check(self, rows: Tensor, y: Tensor) -> None:
+        """Raises where the solutions gone back to are not the state that both started from."""
         allowed = math.sqrt(torch.finfo(y.dtype).eps)
-        size = torch.maximum(y.abs(), z.abs()).amax(-1)
-        drift = torch.maximum((self._y - y).abs(), (self._z - z).abs()).amax(-1) / size
-        worst = drift.nan_to_num(nan=math.inf).masked_fill(size == 0, 0.0)
-        if bool((worst > allowed).any()):
-            row = int(worst.argmax())
+        drifts = [(x[rows] - y).abs().amax(-1) for x in (self._y, self._z)]
+        drift, size = torch.maximum(*drifts), torch.maximum(self._size[rows], y.abs().amax(-1))
+        lost = ~(drift <= allowed * size)
+        if bool(lost.any()):
+            i = int(lost.nonzero()[0])
             raise SolveError(
-                f"going back through the steps of row {row}, rounding grew to "
-                f"{float(worst[row]):.1g} of the state, where a gradient allows {allowed:.1g}: "
-                f"keep states more often than every {self._trail.interval} steps by "
-                'odeum.gradient.Reversible(interval=...), or use gradient="discrete"'
+                f"going back through the steps of row {int(rows[i])}, rounding grew to "
+                f"{float(drift[i] / size[i]):.1g} of the state, where a gradient allows "
+                f"{allowed:.1g}: pass a smaller odeum.gradient.Reversible(interval=...), which "
+                'keeps more states, or gradient="discrete"'
             )
-        self._y, self._z = y.clone(), z.clone()
+        self._size[rows] = 0.0
 
     def _pull_times(self, record: Record, g_t: Tensor, g_h: Tensor) -> Tensor:
         """The cotangent of where steps start.
