@@ -60,7 +60,7 @@ class Interpolated:
         >>> sol = odeum.solve(field, y0, ts, method="rodas5p", rtol=1e-8, gradient=gradient)
         >>> sol.ys[-1].sum().backward()
         >>> rate.grad
-        tensor(-0.0003, dtype=torch.float64)
+        tensor(-0.0004, dtype=torch.float64)
     """
 
     method: str | Method | None = None
