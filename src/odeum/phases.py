@@ -305,7 +305,8 @@ class _Phases:
         with torch.no_grad():
             k = self._problem.field.select(row)(t.to(y.dtype), y)
         n_tried = int(self._n_tried[row])
-        return Failure(int(row), Status.ZENO, float(t), 0.0, n_tried, y[0], k[0])
+        y, k = (self._problem.field.state(x[0]) for x in (y, k))
+        return Failure(int(row), Status.ZENO, float(t), 0.0, n_tried, y, k)
 
     def _mapped_work(self, rows: Tensor) -> Callable[[Stats], None] | None:
         on_backward, n_rows = self._problem.on_backward, len(self._n_tried)

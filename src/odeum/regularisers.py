@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from odeum.eager.jacobian import load_forward_mode
 from odeum.errors import InputError
 from odeum.types import PyTree, Tensor
 
@@ -155,6 +156,7 @@ class Derivative:
         With the first ``m`` known, the solution is ``y(t + s) = sum_j y^(j) s^j / j!`` up to
         terms of higher order, and the next one is the m-th derivative of ``f(t + s, y(t + s))``.
         """
+        load_forward_mode()
         known = [y, f]
         leaf = pytree.tree_leaves(y)[0]
         while len(known) <= self.order:

@@ -118,6 +118,8 @@ class ImplicitStepper:
         self._b = weights_of(tableau.b, like)
         self._b_error = [weights_of(weights, like) for weights in tableau.b_error or ()]
         self._blocks = _blocks(tableau, like)
+        self._nodes = [float(c) for c in tableau.c]
+        self._a = [weights_of(row, like) for row in tableau.a]
         self._starts_with_k0 = not self._blocks[0].implicit
         self._couples_all = tableau.fully_implicit
         self._filter_gamma = float(tableau.filter_gamma) if tolerance is not None else 0.0
@@ -127,11 +129,31 @@ class ImplicitStepper:
     ) -> Step:
         """Tries one step; with autograd on, records it."""
         with unrecorded():
-            step = self._find(field, t, h, y, k0, memory)
+            alone = field.without_integrals()
+            step = self._find(alone, t, h, field.state(y), field.state(k0), memory)
         if not is_recorded():
-            return step
+            return self._with_integrals(field, step, y, k0)
         again = self.record(field, t, h, y, k0, step.ks, with_end=True)
-        return replace(step, t=t, h=h, y=y, y1=again.y1, ks=again.ks)
+        return replace(step, t=t, h=h, y=y, y1=again.y1, ks=again.ks, k0=k0)
+
+    def _with_integrals(self, field: RowField, step: Step, y: Tensor, k0: Tensor) -> Step:
+        """The step of a state with the integrals along it: nothing has to be solved for those.
+
+        Args:
+            field: the field with its integrals.
+            step: the step of the state alone.
+            y: the state and the integrals at its start.
+            k0: their derivatives there.
+        """
+        if field.integrals is None:
+            return step
+        hy = step.h.to(y.dtype)
+        ks = [k0] if self._starts_with_k0 else []
+        for node, weights, k in list(zip(self._nodes, self._a, step.ks, strict=True))[len(ks) :]:
+            stage = torch.addcmul(step.y, hy, combine(step.ks, weights))
+            ks.append(field.completed((step.t + node * step.h).to(y.dtype), stage, k))
+        integrals = torch.addcmul(y, hy, combine(ks, self._b))[:, field.dim :]
+        return replace(step, y=y, y1=torch.cat([step.y1, integrals], -1), ks=ks, k0=k0)
 
     def _find(
         self, field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, memory: Memory
@@ -248,8 +270,10 @@ class ImplicitStepper:
         are, and its derivative is the one of the implicit function theorem. Each further step
         makes the next higher derivative right.
         """
+        whole, whole_y, whole_k0 = field, y, k0
+        field, y, k0 = field.without_integrals(), field.state(y), field.state(k0)
         hy = h.to(y.dtype)
-        found, ks = ks, []
+        found, ks = [whole.state(k) for k in ks], []
         for block in self._blocks:
             if not ks and self._starts_with_k0:
                 ks.append(k0)
@@ -271,7 +295,8 @@ class ImplicitStepper:
             for _ in range(max(n_derivatives(), 1)):
                 k = k + matrix.solve(residual(k, None))
             ks += k.split(y.shape[1], -1)
-        return Step(t, h, y, torch.addcmul(y, hy, combine(ks, self._b)), ks)
+        step = Step(t, h, y, torch.addcmul(y, hy, combine(ks, self._b)), ks)
+        return self._with_integrals(whole, step, whole_y, whole_k0)
 
     def errors(self, step: Step) -> list[Tensor]:
         """The difference from the embedded solution, without its stiff components.
@@ -284,7 +309,7 @@ class ImplicitStepper:
         errors = [combine(ks, weights) * step.h.to(step.y.dtype) for weights in self._b_error]
         if step.matrix is None:
             return errors
-        return [step.matrix.solve(error) for error in errors]
+        return [step.matrix.solve(error[:, : step.matrix.size]) for error in errors]
 
     def derivatives(self, ks: list[Tensor], k1: Tensor | None) -> list[Tensor]:
         """The stages, and the derivative at the end where the interpolant weighs it."""

@@ -62,9 +62,30 @@ def slope_in_time(field: RowField, t: Tensor, y: Tensor) -> Tensor:
     )
 
 
+def integrand_slopes(field: RowField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of the integrands of a field, which has some.
+
+    Args:
+        field: the field on these rows.
+        t: times, [rows, 1], in the dtype of the state.
+        y: states, [rows, dim].
+
+    Returns:
+        By the state, [rows, integrals, dim], and by time, [rows, integrals]; recorded by autograd
+        where that is enabled.
+    """
+
+    def integrands(t: Tensor, y: Tensor) -> Tensor:
+        return field(t, y)[:, field.dim :]
+
+    t = t.clone()
+    by_state = _reverse(lambda y: integrands(t, y), y)
+    return by_state, _reverse(lambda t: integrands(t, y), t).squeeze(-1)
+
+
 def _differentiated(forward: Callable[[], Tensor], reverse: Callable[[], Tensor]) -> Tensor:
     """Forward mode; reverse mode for fields that it does not get through."""
-    _load_forward_mode()
+    load_forward_mode()
     try:
         return forward()
     except (RuntimeError, NotImplementedError) as error:
@@ -79,7 +100,7 @@ def _differentiated(forward: Callable[[], Tensor], reverse: Callable[[], Tensor]
 
 
 @cache
-def _load_forward_mode() -> None:
+def load_forward_mode() -> None:
     """Has torch load its rules now: it does so on first use, with a warning about its own code."""
     one = torch.ones(1)
     with warnings.catch_warnings():
@@ -96,6 +117,8 @@ def _reverse(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if not (recorded and x.requires_grad):
             x = x.detach().requires_grad_()
         value = function(x)
+        if not value.requires_grad:
+            return x.new_zeros(*value.shape, x.shape[1])
         rows = [
             torch.autograd.grad(
                 component.sum(), x, retain_graph=True, create_graph=recorded, materialize_grads=True

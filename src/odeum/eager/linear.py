@@ -17,6 +17,11 @@ class Factorised:
     def __init__(self, matrix: Tensor) -> None:
         self._lu, self._pivots, _ = torch.linalg.lu_factor_ex(matrix)
 
+    @property
+    def size(self) -> int:
+        """The number of unknowns, n."""
+        return self._lu.shape[-1]
+
     @staticmethod
     def shifted(reach: Tensor, jacobians: Tensor) -> "Factorised":
         """``1 - reach J`` of every row.

@@ -154,7 +154,7 @@ class Loop:
         self._retire(torch.where(exhausted, int(Status.MAX_STEPS), self._running))
 
     def _retire_unstartable(self) -> None:
-        finite = (self._y.isfinite() & self._k.isfinite()).all(-1)
+        finite = self._field.state(self._y.isfinite() & self._k.isfinite()).all(-1)
         if bool(finite.all()):
             return
         self._retire(torch.where(finite, RUNNING, int(Status.NON_FINITE)))
@@ -270,7 +270,7 @@ class Loop:
             return
         rejected = ~verdict.accept.squeeze(-1)
         # The last stage may be the first to leave the field's domain, with nothing of it in y1.
-        finite = (step.y1 + step.ks[-1]).isfinite().all(-1)
+        finite = self._field.state(step.y1 + step.ks[-1]).isfinite().all(-1)
         self._met_non_finite = torch.where(rejected, ~finite, self._met_non_finite)
         if self._n_tried % CHECK_INTERVAL == 0:
             hopeless = rejected & (self._too_small() | ~self._k.isfinite().all(-1))
@@ -395,7 +395,7 @@ class Loop:
             t=float(self._t[i].detach()),
             h=float(self._h[i].detach()),
             n_tried=int(self._ledger.n_tried(self._rows[i])),
-            y=self._y[i].detach(),
-            k=self._k[i].detach(),
+            y=self._field.state(self._y[i].detach()),
+            k=self._field.state(self._k[i].detach()),
             implicit=self._stepper.implicit,
         )

@@ -97,7 +97,7 @@ class AdamsStepper:
         step = self._take(field, t, h, y, k0, memory)
         if not is_recorded():
             return step
-        fine = step.y1.isfinite().all(-1)
+        fine = field.state(step.y1).isfinite().all(-1)
         if step.solved is not None:
             fine = fine & step.solved.squeeze(-1)
         if bool(fine.all()):
@@ -146,22 +146,25 @@ class AdamsStepper:
         t1 = (t + h).to(y.dtype)
         weights = self._weights(t, h, [t + h, t, *memory[::2]]).to(y.dtype)
         slope = _weighted([k0, *memory[1::2]], weights[:, 1:])
-        base, reach = torch.addcmul(y, hy, slope), hy * weights[:, :1]
+        reach = hy * weights[:, :1]
+        alone = field.without_integrals()
+        base, state, guess = (field.state(x) for x in (torch.addcmul(y, hy, slope), y, k0))
 
         def residual(k: Tensor, at: Tensor | None) -> Tensor:
             if at is None:
-                return field(t1, torch.addcmul(base, reach, k)) - k
-            return field.part(at)(t1[at], torch.addcmul(base[at], reach[at], k)) - k
+                return alone(t1, torch.addcmul(base, reach, k)) - k
+            return alone.part(at)(t1[at], torch.addcmul(base[at], reach[at], k)) - k
 
         with unrecorded():
-            matrix = self._matrix(field, t1, reach, base, k0)
-            found: Solved = solve_stages(residual, matrix, k0, reach, y, self._precision)
+            matrix = self._matrix(alone, t1, reach, base, guess)
+            found: Solved = solve_stages(residual, matrix, guess, reach, state, self._precision)
         k1 = found.k
         if is_recorded():
             with unrecorded():
-                matrix = self._matrix(field, t1, reach, base, k1)
+                matrix = self._matrix(alone, t1, reach, base, k1)
             for _ in range(max(n_derivatives(), 1)):
                 k1 = k1 + matrix.solve(residual(k1, None))
+        k1 = field.completed(t1, torch.addcmul(base, reach, k1), k1)
         slope = torch.addcmul(slope, weights[:, :1], k1)
         one = torch.ones_like(found.n_iterations)
         return Step(
@@ -233,7 +236,7 @@ def _ended(field: RowField, t: Tensor, h: Tensor, y: Tensor, k0: Tensor, slope: 
     t1, y1 = (t + h).to(y.dtype), torch.addcmul(y, h.to(y.dtype), slope)
     k1 = field(t1, y1)
     if is_recorded():
-        fine = k1.isfinite().all(-1)
+        fine = field.state(k1).isfinite().all(-1)
         if not bool(fine.all()):
             # As in a row that fails: the next step of this one will.
             at = fine.nonzero().squeeze(-1)

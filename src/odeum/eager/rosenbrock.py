@@ -9,7 +9,12 @@ import torch
 from odeum.eager.dense import Interpolation
 from odeum.eager.explicit import combine, weights_of
 from odeum.eager.field import RowField
-from odeum.eager.jacobian import JacobianFunction, jacobian, slope_in_time
+from odeum.eager.jacobian import (
+    JacobianFunction,
+    integrand_slopes,
+    jacobian,
+    slope_in_time,
+)
 from odeum.eager.linear import Factorised
 from odeum.eager.recording import is_recorded
 from odeum.eager.stepper import Memory, Step, Work
@@ -77,8 +82,14 @@ class RosenbrockStepper:
         return Step(t, h, y, step.y1, step.ks, work=work, memory=memory)
 
     def _derivatives_of(self, field: RowField, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        ty = t.to(y.dtype)
-        return jacobian(field, ty, y, self._given), slope_in_time(field, ty, y)
+        """``df/dy`` and ``df/dt``, and below them those of the integrands."""
+        ty, state, alone = t.to(y.dtype), field.state(y), field.without_integrals()
+        matrices = jacobian(alone, ty, state, self._given)
+        slopes = slope_in_time(alone, ty, state)
+        if field.integrals is None:
+            return matrices, slopes
+        by_state, by_time = integrand_slopes(field, ty, state)
+        return torch.cat([matrices, by_state], 1), torch.cat([slopes, by_time], 1)
 
     def _stages(
         self,
@@ -91,7 +102,9 @@ class RosenbrockStepper:
         slopes: Tensor,
     ) -> Step:
         hy = h.to(y.dtype)
-        matrix = Factorised.shifted(self._gamma * hy, matrices)
+        dim = matrices.shape[-1]
+        matrix = Factorised.shifted(self._gamma * hy, matrices[:, :dim])
+        below = self._gamma * hy.unsqueeze(-1) * matrices[:, dim:]
         ks: list[Tensor] = []
         for node, d, a, c in zip(self._nodes, self._d, self._a, self._c, strict=True):
             if not ks:
@@ -103,7 +116,7 @@ class RosenbrockStepper:
                 right = right + combine(ks, c)
             if d:
                 right = torch.addcmul(right, hy, slopes, value=d)
-            ks.append(matrix.solve(self._gamma * right))
+            ks.append(_solved(matrix, below, self._gamma * right))
         return Step(t, h, y, torch.addcmul(y, hy, combine(ks, self._m)), ks)
 
     def record(
@@ -138,3 +151,12 @@ class RosenbrockStepper:
     ) -> list[Tensor]:
         """None: the stages are enough."""
         return []
+
+
+def _solved(matrix: Factorised, below: Tensor, right: Tensor) -> Tensor:
+    """The state's part of a stage, and the integrals' that follow from it."""
+    dim = below.shape[-1]
+    k = matrix.solve(right[:, :dim])
+    if dim == right.shape[1]:
+        return k
+    return torch.cat([k, right[:, dim:] + (below @ k.unsqueeze(-1)).squeeze(-1)], -1)
