@@ -1,4 +1,6 @@
-"""The adjoint against the discrete gradient at tight tolerance, and against finite differences."""
+"""Both continuous adjoints against the discrete gradient at tight tolerance, and against finite
+differences.
+"""
 
 import gc
 
@@ -12,6 +14,7 @@ EXPLICIT = ["dopri8", "tsit5"]
 IMPLICIT = ["kvaerno5", "rodas5p", "auto"]
 SCIPY = ["scipy:DOP853", "scipy:LSODA"]
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+CONTINUOUS = ["adjoint", "interpolated"]
 
 
 class Field(nn.Module):
@@ -75,11 +78,23 @@ def test_equals_discrete(method, per_row, decreasing):
     assert (backward.n_jacobians is None) == (method in [*EXPLICIT, "scipy:DOP853"])
 
 
+@pytest.mark.parametrize("method", [*EXPLICIT, *IMPLICIT, *SCIPY])
+def test_over_the_stored_solution_it_is_the_same(method):
+    ts = times(per_row=True, decreasing=True)
+    wanted, _ = gradients("dopri8", "discrete", ts, rtol=1e-12, atol=1e-12)
+    found, sol = gradients(method, "interpolated", ts)
+    assert_near(found, wanted)
+    backward = sol.stats.backward
+    assert bool((backward.n_accepted >= 3).all())
+    assert (backward.n_jacobians is None) == (method in [*EXPLICIT, "scipy:DOP853"])
+
+
+@pytest.mark.parametrize("gradient", CONTINUOUS)
 @pytest.mark.parametrize("method", ["dopri8", "rodas5p", "scipy:DOP853"])
-def test_joint_coupling(method):
+def test_joint_coupling(method, gradient):
     ts = times(per_row=False, decreasing=False)
     wanted, _ = gradients("dopri8", "discrete", ts, "joint", rtol=1e-12, atol=1e-12)
-    assert_near(gradients(method, "adjoint", ts, "joint")[0], wanted)
+    assert_near(gradients(method, gradient, ts, "joint")[0], wanted)
 
 
 @pytest.mark.parametrize("solver", ["RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA"])
@@ -94,13 +109,14 @@ def test_discrete_means_the_adjoint_for_scipy(solver):
     assert_near(found, wanted, rtol=1e-4)
 
 
-def test_the_spiral_has_its_exact_gradient():
+@pytest.mark.parametrize("gradient", CONTINUOUS)
+def test_the_spiral_has_its_exact_gradient(gradient):
     matrix = torch.tensor([[-0.1, -1.0], [1.0, -0.1]], requires_grad=True)
     y0 = torch.tensor([[2.0, 0.5], [-1.0, 0.3]], requires_grad=True)
     t1 = torch.tensor(3.0, requires_grad=True)
     ts = torch.stack([torch.tensor(0.0), t1])
     ys = odeum.solve(
-        lambda t, y, a: y @ a.T, y0, ts, matrix, method="dopri8", gradient="adjoint", **TIGHT
+        lambda t, y, a: y @ a.T, y0, ts, matrix, method="dopri8", gradient=gradient, **TIGHT
     ).ys
     exact = y0 @ torch.linalg.matrix_exp(matrix * t1).T
     weight = torch.randn(2, 2)
@@ -109,8 +125,9 @@ def test_the_spiral_has_its_exact_gradient():
     assert_near(found, torch.autograd.grad((exact * weight).sum(), inputs), rtol=1e-8)
 
 
+@pytest.mark.parametrize("gradient", CONTINUOUS)
 @pytest.mark.parametrize("method", ["tsit5", "kvaerno5", "scipy:LSODA"])
-def test_gradcheck(method):
+def test_gradcheck(method, gradient):
     y0 = torch.tensor([[1.0, 0.2], [-0.5, 0.8]], requires_grad=True)
     ts = torch.tensor([[0.0, 1.0], [0.7, 0.2], [1.0, -0.4]], requires_grad=True)
     rate = torch.tensor([[0.4], [1.1]], requires_grad=True)
@@ -121,7 +138,7 @@ def test_gradcheck(method):
             return torch.sin(y.flip(-1) * weight + t) - rate * y
 
         args = odeum.per_row(rate)
-        how = {"method": method, "gradient": "adjoint", "rtol": 1e-9, "atol": 1e-9}
+        how = {"method": method, "gradient": gradient, "rtol": 1e-9, "atol": 1e-9}
         return odeum.solve(field, y0, ts, args, **how).ys
 
     inputs = (y0, ts, rate, weight)
@@ -143,29 +160,32 @@ def test_options_of_the_backward_solve():
         odeum.gradient.Adjoint(method="leapfrog")
 
 
-def test_fixed_steps_and_multistep_methods():
+@pytest.mark.parametrize("gradient", CONTINUOUS)
+def test_fixed_steps_and_multistep_methods(gradient):
     ts = times(per_row=False, decreasing=False)
     wanted, _ = gradients("dopri8", "discrete", ts, rtol=1e-12, atol=1e-12)
     for method in ("rk4", "explicit_adams", "gauss4"):
-        found, _ = gradients(method, "adjoint", ts, step=odeum.StepOptions(fixed=0.02))
+        found, _ = gradients(method, gradient, ts, step=odeum.StepOptions(fixed=0.02))
         assert_near(found, wanted, rtol=1e-5)
 
 
-def test_a_small_loss_has_as_exact_a_gradient():
+@pytest.mark.parametrize("gradient", CONTINUOUS)
+def test_a_small_loss_has_as_exact_a_gradient(gradient):
     """An absolute tolerance measures the state; the adjoint is measured by its own size."""
     weight = torch.tensor([0.3, -0.6], requires_grad=True)
     y0, ts = torch.tensor([[1.0, 0.2]]), torch.tensor([0.0, 2.0])
 
     def grad(factor):
         ys = odeum.solve(
-            lambda t, y: torch.sin(y.flip(-1) * weight + t), y0, ts, gradient="adjoint"
+            lambda t, y: torch.sin(y.flip(-1) * weight + t), y0, ts, gradient=gradient
         ).ys
         return torch.autograd.grad(ys[-1].sum() * factor, weight)[0] / factor
 
     torch.testing.assert_close(grad(2.0**-40), grad(1.0), rtol=1e-12, atol=0)
 
 
-def test_events_and_breaks():
+@pytest.mark.parametrize("gradient", CONTINUOUS)
+def test_events_and_breaks(gradient):
     """Marks are observations too: event times and states carry gradients through the adjoint."""
     height = torch.tensor([[1.0], [2.0]], requires_grad=True)
     drag = torch.tensor(0.1, requires_grad=True)
@@ -190,7 +210,7 @@ def test_events_and_breaks():
         return sol.ys.square().sum() + sol.events[0].times.nan_to_num().sum()
 
     inputs = (height, drag, bounce)
-    found = torch.autograd.grad(loss("adjoint"), inputs)
+    found = torch.autograd.grad(loss(gradient), inputs)
     assert_near(found, torch.autograd.grad(loss("discrete"), inputs))
 
 
@@ -220,10 +240,12 @@ def test_failed_rows_count_up_to_their_failure():
     by_rate = sum(t * x**2 for t, x in zip((0.5, 2.0), y, strict=True))[:, None]
     wanted = (1 + sum(x**2 for x in y)[:, None], by_rate, (by_rate * rate.detach()).sum())
     for method in ("dopri8", "scipy:DOP853"):
-        assert_near(grads("adjoint", method), wanted)
+        for gradient in CONTINUOUS:
+            assert_near(grads(gradient, method), wanted)
 
 
-def test_fields_that_differentiate_inside():
+@pytest.mark.parametrize("gradient", CONTINUOUS)
+def test_fields_that_differentiate_inside(gradient):
     """As Hamiltonian networks do; stiff methods need the derivative of that once more."""
     stiffness = torch.tensor(1.3, requires_grad=True)
     y0, ts = torch.tensor([[1.0, 0.2], [0.3, -0.4]]), torch.tensor([0.0, 0.5, 1.0])
@@ -241,7 +263,7 @@ def test_fields_that_differentiate_inside():
 
     wanted = grad("dopri8", "discrete")
     for method in ("dopri8", "rodas5p", "scipy:LSODA"):
-        assert_near(grad(method, "adjoint"), wanted)
+        assert_near(grad(method, gradient), wanted)
 
 
 def test_tensors_with_a_history_and_single_systems():
@@ -260,7 +282,8 @@ def test_tensors_with_a_history_and_single_systems():
         ).ys
         return torch.autograd.grad(ys.square().sum(), [y0, *hyper.parameters()])
 
-    assert_near(grads("adjoint"), grads("discrete"))
+    for gradient in CONTINUOUS:
+        assert_near(grads(gradient), grads("discrete"))
 
 
 def test_lent_weights_and_float32():
@@ -283,7 +306,8 @@ def test_lent_weights_and_float32():
         ys = torch.func.functional_call(model, lent, (y0, ts, gradient))
         return torch.autograd.grad(ys.square().sum(), list(lent.values()))
 
-    assert_near(grads("adjoint"), grads("discrete"), rtol=1e-3)
+    for gradient in CONTINUOUS:
+        assert_near(grads(gradient), grads("discrete"), rtol=1e-3)
     net.float()
     ys = model(y0.float(), ts.float(), "adjoint")
     (found,) = torch.autograd.grad(ys.square().sum(), [net.weight])
@@ -292,12 +316,17 @@ def test_lent_weights_and_float32():
     assert_near([found.double()], [wanted], rtol=1e-3)
 
 
-def test_what_the_adjoint_cannot_do():
+@pytest.mark.parametrize("gradient", CONTINUOUS)
+def test_dense_output_gets_no_gradient(gradient):
     y0, ts = torch.ones(1, 1, requires_grad=True), torch.tensor([0.0, 1.0])
-    sol = odeum.solve(lambda t, y: -y, y0, ts, gradient="adjoint", dense=True)
+    sol = odeum.solve(lambda t, y: -y, y0, ts, gradient=gradient, dense=True)
     assert float(sol(0.5).detach()) == pytest.approx(0.6065, abs=1e-4)
     with pytest.raises(odeum.InputError, match="dense output"):
         sol(0.5).sum().backward()
+
+
+def test_a_backward_solve_may_fail_alone():
+    y0, ts = torch.ones(1, 1, requires_grad=True), torch.tensor([0.0, 1.0])
     # Steps enough for the forward solve, not for a backward solve that is far more exact.
     exact = odeum.gradient.Adjoint(rtol=1e-12, atol=1e-12)
     step = odeum.StepOptions(max_steps=20)
@@ -306,16 +335,17 @@ def test_what_the_adjoint_cannot_do():
         ys[-1].sum().backward()
 
 
-def test_a_loss_that_is_nan_gives_nan():
+@pytest.mark.parametrize("gradient", CONTINUOUS)
+def test_a_loss_that_is_nan_gives_nan(gradient):
     y0, ts = torch.ones(2, 1, requires_grad=True), torch.tensor([0.0, 1.0])
     rate = torch.tensor(1.0, requires_grad=True)
-    ys = odeum.solve(lambda t, y: -rate * y, y0, ts, gradient="adjoint").ys
+    ys = odeum.solve(lambda t, y: -rate * y, y0, ts, gradient=gradient).ys
     (ys[-1, :, 0] * torch.tensor([torch.nan, 1.0])).sum().backward()
     assert y0.grad.isnan().flatten().tolist() == [True, False]
     assert bool(rate.grad.isnan())
 
 
-@pytest.mark.parametrize("gradient", ["adjoint", "discrete"])
+@pytest.mark.parametrize("gradient", [*CONTINUOUS, "discrete"])
 def test_nothing_outlives_a_solution(gradient):
     dim = 1019  # like nothing that another test left behind
     y0 = torch.ones(1, dim, requires_grad=True)
