@@ -108,7 +108,9 @@ class Slots:
             if self._n_slots == 1:
                 return
             i = self._dispensable()
-            level = self._kept.pop(i).level + 1 if i == len(self._kept) - 1 else 0
+            is_last = i == len(self._kept) - 1
+            given_up = self._kept.pop(i)
+            level = given_up.level + 1 if is_last else 0
         self._kept.append(_Kept(position, level, stand))
 
     def _dispensable(self) -> int:

@@ -78,7 +78,7 @@ class Discrete:
                 return cut.problem.solve(cut.k0)
         if isinstance(problem.method, Adams):
             # A step reaches back to others: pulling one back at a time would not do.
-            self._refuse_checkpoints(problem.method)
+            self._refuse_checkpoints()
             return problem.solve()
         tape: Tape | CheckpointTape
         if self.checkpoints is None:
@@ -96,10 +96,10 @@ class Discrete:
         ]
         return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
 
-    def _refuse_checkpoints(self, method: Adams) -> None:
+    def _refuse_checkpoints(self) -> None:
         if self.checkpoints is not None:
             raise InputError(
-                f"checkpoints do not go with {method.name}, whose steps reach back to others: use "
+                "checkpoints do not go with Adams methods, whose steps reach back to others: use "
                 'a one-step method such as "dopri8", or gradient="adjoint"'
             )
 
