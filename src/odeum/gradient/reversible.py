@@ -90,9 +90,7 @@ class Reversible:
         outcome, run.outcome = run.outcome, None
         assert outcome is not None
         anchor = next(x for x in cut.inputs if x is not None and x.requires_grad)
-        segments = [
-            replace(part, y=_NoGradient.apply(part.y, anchor)) for part in outcome.segments
-        ]
+        segments = [replace(part, y=_NoGradient.apply(part.y, anchor)) for part in outcome.segments]
         return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
 
     def _reversible(self, problem: Problem) -> Method:
