@@ -4,11 +4,11 @@ The forward pass stores ``(t, h, y)`` of the accepted steps and nothing else; th
 (sweep.py) takes one step at a time again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
@@ -16,7 +16,8 @@ from odeum.eager.records import Recorder
 from odeum.errors import InputError
 from odeum.gradient import adjoint
 from odeum.gradient.checkpoints import CheckpointTape
-from odeum.gradient.inputs import Isolated, Weights, isolate
+from odeum.gradient.inputs import Args, Isolated, Weights, isolate
+from odeum.gradient.retrace import Retrace
 from odeum.gradient.sweep import Sweep
 from odeum.gradient.tape import Steps, Tape
 from odeum.methods import Adams, SciPy
@@ -120,6 +121,38 @@ class _Run:
         self.outcome: Outcome | None = None
         self.dense: list[int] = []
 
+    def restored(self) -> Problem:
+        """The problem with the field as it was."""
+        field = self.problem.field.with_field(self.weights.restored())
+        return replace(self.problem, field=field)
+
+    def pull(
+        self, cotangents: Sequence[Tensor | None], *, wants_times: bool
+    ) -> tuple[Tensor | None, ...]:
+        """Cotangents of the inputs, from those of the outputs."""
+        g_ys, g_marked, *g_dense = cotangents
+        problem = self.restored()
+        sweep = Sweep(problem, self.steps, self.leaves, wants_times=wants_times)
+        dense = {part: tuple(g_dense[6 * i : 6 * i + 6]) for i, part in enumerate(self.dense)}
+        g_y0 = sweep.run(g_ys, g_marked, dense)
+        if problem.on_backward is not None:
+            problem.on_backward(sweep.stats())
+        return (g_y0, sweep.g_ts, sweep.g_start, *sweep.g_leaves)
+
+    def retrace(
+        self, y0: Tensor, ts: Tensor, start: Tensor | None, *leaves: Tensor
+    ) -> list[Tensor]:
+        """The outputs, recorded by autograd on other tensors than those of the forward pass."""
+        problem = self.restored()
+        with torch.no_grad():
+            uncounted = torch.zeros(len(y0), dtype=torch.int64, device=y0.device)
+            entries = list(self.steps.backwards(problem.field, uncounted))
+        args = Args(problem.field.args)
+        field = problem.field.with_args(args.replaced(leaves[: len(args.tensors)]))
+        problem = replace(problem, field=field, y0=y0, ts=ts, start=start)
+        again = Retrace(problem, [entry.record.accepted() for entry in reversed(entries)])
+        return [again.ys, again.marked, *(x for part in again.segments for x in part.tensors)]
+
 
 class _Discrete(torch.autograd.Function):
     """``(y0, ts, start, args, captured) -> (ys, marked states, the segments of a dense solve)``."""
@@ -139,20 +172,87 @@ class _Discrete(torch.autograd.Function):
         return (outcome.ys, outcome.marked.y, *dense)
 
     @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None, *g_dense: Tensor | None
-    ) -> tuple[Any, ...]:
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         run: _Run = ctx.run
-        _ = ctx.saved_tensors  # raises where one was changed
-        field = run.problem.field.with_field(run.weights.restored())
-        problem = replace(run.problem, field=field)
-        sweep = Sweep(problem, run.steps, run.leaves, wants_times=any(ctx.needs_input_grad[3:5]))
-        dense = {part: g_dense[6 * i : 6 * i + 6] for i, part in enumerate(run.dense)}
-        g_y0 = sweep.run(g_ys, g_marked, dense)
-        if problem.on_backward is not None:
-            problem.on_backward(sweep.stats())
-        return (None, None, g_y0, sweep.g_ts, sweep.g_start, *sweep.g_leaves)
+        inputs = ctx.saved_tensors  # raises where one was changed
+        wanted = ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled():
+            grads = _Pull.apply(run, wanted, *inputs, *cotangents)
+        else:
+            grads = run.pull(cotangents, wants_times=any(wanted[1:3]))
+        return (None, None, *grads)
+
+
+class _Pull(torch.autograd.Function):
+    """The backward pass of a solve: ``(inputs, cotangents of the outputs) -> those of the inputs``.
+
+    Its own backward pass takes all steps again in one graph.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: _Run, wanted: tuple[bool, ...], *tensors: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        ctx.run, ctx.wanted = run, wanted
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return run.pull(tensors[len(wanted) :], wants_times=any(wanted[1:3]))
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor | None) -> tuple[Any, ...]:
+        run: _Run = ctx.run
+        if torch.is_grad_enabled():
+            raise InputError(
+                'gradient="discrete" has first and second derivatives: give gradient="autograd" '
+                "for those of higher order"
+            )
+        n_inputs = len(ctx.wanted)
+        saved = ctx.saved_tensors
+        # What the field reads by itself it reads as it is.
+        own = len(run.leaves) - len(Args(run.problem.field.args).tensors)
+        with torch.enable_grad():
+            inputs = [
+                x if x is None or i >= n_inputs - own else x.detach().requires_grad_(wants)
+                for i, (x, wants) in enumerate(zip(saved, ctx.wanted, strict=False))
+            ]
+            inputs[n_inputs - own :] = run.leaves[len(run.leaves) - own :]
+            cotangents = [
+                None if x is None else x.detach().requires_grad_() for x in saved[n_inputs:]
+            ]
+            outputs = run.retrace(*inputs)
+            first = _grad(outputs, inputs, cotangents, create_graph=True)
+        variables = [*inputs, *cotangents]
+        return (None, None, *_grad(first, variables, g, create_graph=False))
+
+
+def _grad(
+    outputs: Sequence[Tensor | None],
+    inputs: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor | None],
+    *,
+    create_graph: bool,
+) -> list[Tensor | None]:
+    """Cotangents of the inputs that want one, None of the others."""
+    pairs = [
+        (x, g)
+        for x, g in zip(outputs, cotangents, strict=True)
+        if x is not None and g is not None and x.requires_grad
+    ]
+    wanted = [x for x in inputs if x is not None and x.requires_grad]
+    if not pairs or not wanted:
+        return [None] * len(inputs)
+    # A graph the field closes over belongs to the user: it is not ours to free.
+    found = iter(
+        torch.autograd.grad(
+            [x for x, _ in pairs],
+            wanted,
+            [g for _, g in pairs],
+            create_graph=create_graph,
+            retain_graph=True,
+            allow_unused=True,
+        )
+    )
+    return [next(found) if x is not None and x.requires_grad else None for x in inputs]
 
 
 class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
