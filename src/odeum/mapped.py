@@ -7,6 +7,7 @@ would call them. Knows nothing of how rows are solved.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,11 +41,20 @@ class Map:
 
     def exposed(self, x: Tensor) -> Tensor:
         """``x`` with the mapped axis in front, as an axis like any other."""
+        if self._is_innermost:
+            return _functorch._remove_batch_dim(x, self.level, self.size, 0)
         return _Exposed.apply(x, self.witness)
 
     def hidden(self, x: Tensor) -> Tensor:
         """``x`` with its first axis as the mapped one."""
+        if self._is_innermost:
+            return _functorch._add_batch_dim(x, 0, self.level)
         return _Hidden.apply(x, self.witness)
+
+    @property
+    def _is_innermost(self) -> bool:
+        """Whether no other transform has to be told."""
+        return _functorch.maybe_current_level() == self.level
 
 
 def map_of(*tensors: PyTree) -> Map | None:
@@ -196,16 +206,15 @@ class Layout:
         """A user's function on all rows, called for some: ``f(t, y, numbers of the rows)``."""
 
         def on_rows(t: Tensor, y: PyTree, numbers: Tensor) -> Any:
-            again = _seen_before(numbers)
-            if bool(again.any()):
-                return _in_two(on_rows, again, (t, y, numbers))
-            source = self._sources(numbers)
-            t, y = (
-                torch.cat([called.reshape(len(numbers), -1), start.to(called.dtype)])
-                for called, start in ((t, self.ts[0].unsqueeze(-1)), (self._flat(y), self._start))
-            )
-            entries = (self.entries(x.index_select(0, source)) for x in (t, y))
-            values = function(*self.field.inputs(*entries))
+            if bool((numbers.diff() <= 0).any()):
+                again = _seen_before(numbers)
+                if bool(again.any()):
+                    return _in_two(on_rows, again, (t, y, numbers))
+            # Times and states in one tensor: what takes them under the vmap costs by the call.
+            points = torch.cat([t.reshape(len(numbers), 1), self._flat(y)], 1)
+            points = torch.cat([points, self._start]).index_select(0, self._sources(numbers))
+            t, y = self.entries(points).split([1, points.shape[1] - 1], 1)
+            values = function(*self.field.inputs(t, y.contiguous()))
             return pytree.tree_map(lambda x: self.rows(x).index_select(0, numbers), values)
 
         return on_rows
@@ -215,9 +224,11 @@ class Layout:
         flat = self.field.structure.flatten(y)
         return flat.reshape(len(pytree.tree_leaves(y)[0]), -1)
 
-    @property
+    @cached_property
     def _start(self) -> Tensor:
-        return self._flat(self.y0).detach()
+        """Times and states that all rows start from, [rows, 1 + dim]."""
+        y0 = self._flat(self.y0).detach()
+        return torch.cat([self.ts[0].detach().unsqueeze(1).to(y0.dtype), y0], 1)
 
     def _sources(self, numbers: Tensor) -> Tensor:
         """Where each row takes its state from: those called for, then the starts of all, [rows].
