@@ -9,7 +9,7 @@ from torch import nn
 import odeum
 import odeum.tableaus
 from odeum.errors import InputError, SolveError
-from odeum.gradient import reversible
+from odeum.gradient import reversible, way_back
 from odeum.gradient.reversible import Reversible
 
 EXPLICIT = list(odeum.tableaus.EXPLICIT)
@@ -108,7 +108,7 @@ def test_equals_the_scheme_written_out(method, coupling, sign):
 @pytest.mark.parametrize("method", EXPLICIT)
 def test_gradcheck_with_outputs_inside_steps(method, sign, per_row):
     """Finite differences: a fixed step size, outputs by the dense output, times too."""
-    field, y0, args, inputs = case()
+    field, y0, _, inputs = case()
     ts = sign * torch.tensor([0.3, 0.37, 0.61, 0.62, 1.15])
     if per_row:
         ts = ts[:, None] * torch.tensor([1.0, 1.3, 0.7, 2.0])
@@ -131,7 +131,7 @@ def test_gradcheck_with_outputs_inside_steps(method, sign, per_row):
 
 @pytest.mark.parametrize("method", ["tsit5", "rk4"])
 def test_gradcheck_from_output_to_output(method):
-    field, y0, args, inputs = case()
+    field, y0, args, _ = case()
     ts = torch.tensor([0.3, 0.37, 0.61, 0.62, 1.15]).requires_grad_()
     step = odeum.StepOptions(fixed=0.2) if method == "tsit5" else None
 
@@ -145,12 +145,12 @@ def watched(monkeypatch):
     """The steps that the next solve takes, as it goes."""
     trails = []
 
-    class Watched(reversible._Trail):
+    class Watched(way_back.Trail):
         def __init__(self, y0):
             super().__init__(y0)
             trails.append(self)
 
-    monkeypatch.setattr(reversible, "_Trail", Watched)
+    monkeypatch.setattr(reversible, "Trail", Watched)
     return trails
 
 

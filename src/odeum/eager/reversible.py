@@ -10,42 +10,32 @@ from dataclasses import dataclass
 
 import torch
 
-from odeum.control import Controller
 from odeum.eager import explicit
 from odeum.eager.control import Tolerance, norm
 from odeum.eager.dense import Interpolation
 from odeum.eager.field import RowField
 from odeum.eager.stepper import Memory, Step
 from odeum.eager.steppers import stepper_of
-from odeum.tableaus import RKTableau
+from odeum.methods import ExplicitRungeKutta
 from odeum.types import Tensor
 
 
-@dataclass(frozen=True)
-class ReversibleRungeKutta:
+@dataclass(frozen=True, kw_only=True)
+class ReversibleRungeKutta(ExplicitRungeKutta):
     """The reversible form of an explicit Runge-Kutta method.
 
     Where a field contracts, ``y`` and ``z`` come apart at the rate of the contraction. So they
     are joined again, ``z = y``, as soon as that exceeds the error allowed in one step.
 
     Attributes:
-        tableau: the coefficients of the method.
-        controller: constants of the step-size control.
         coupling: ``lambda``, how much of ``y - z`` is left after a step, in (0, 1).
         interval: steps after which they are joined in any case.
         tolerance: how far they may come apart.
     """
 
-    tableau: RKTableau
-    controller: Controller
     coupling: float
     interval: int
     tolerance: Tolerance
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether its steps follow a tolerance."""
-        return self.tableau.adaptive
 
 
 @dataclass(frozen=True)
@@ -88,12 +78,13 @@ class ReversibleStepper:
         McCallum & Foster, Efficient, Accurate and Stable Gradients for Neural ODEs (2024).
 
     Example:
-        >>> from odeum.control import I
         >>> from odeum.tableaus import EXPLICIT
         >>> from odeum.tree import structure_of
         >>> y, t, h = torch.ones(1, 1), torch.zeros(1, 1), torch.full((1, 1), 0.1)
         >>> field = RowField(lambda t, y: -y, structure_of(y), None, joint=False)
-        >>> method = ReversibleRungeKutta(EXPLICIT["rk4"], I, 0.99, 100, Tolerance(1e-3, 1e-3))
+        >>> method = ReversibleRungeKutta(
+        ...     EXPLICIT["rk4"], coupling=0.99, interval=100, tolerance=Tolerance(1e-3, 1e-3)
+        ... )
         >>> halves = ReversibleStepper(method, y)
         >>> step = halves.step(field, t, h, y, field(t, y), ())
         >>> z = halves.z_before(step.y1, Pair(*step.memory).z1, halves.back(field, t, h, step.y1))
@@ -115,7 +106,7 @@ class ReversibleStepper:
         self.order = base.order
         self.error_order = base.error_order
         self.n_evaluations = 2 * tableau.n_stages - self._ends_with_stage
-        self.end_stage = tableau.n_stages + 1
+        self.end_stage: int | None = tableau.n_stages + 1
         self.n_extra = base.n_extra + (not self._ends_with_stage)
         weights = tableau.interpolant.weights
         no_powers = [0] * (max(len(row) for row in weights) - 1)
@@ -136,7 +127,8 @@ class ReversibleStepper:
         y1 = forth.y1 + self.coupling * (y - z)
         back = self.back(field, t, h, y1)
         z1 = z + (y1 - back.y1)
-        joined = (self._gap(y1, z1) > 1) | (age + 1 >= self._interval)
+        apart = self._gap(field.state(y1), field.state(z1))
+        joined = (apart > 1) | (age + 1 >= self._interval)
         z_next = torch.where(joined, y1, z1)
         age_next = torch.where(joined, 0, age + 1)
         ks = [self.slope(h, y, z), *forth.ks, back.ks[0]]
