@@ -20,7 +20,7 @@ from odeum.eager.problem import Outcome, Problem
 from odeum.eager.recording import carries_tangents, is_transformed, unrecorded
 from odeum.eager.records import Failure
 from odeum.errors import InputError, SolveError, unknown_name
-from odeum.gradient import adjoint, discrete, interpolated, reversible
+from odeum.gradient import adjoint, discrete, forward, interpolated, reversible
 from odeum.mapped import Layout, Map, lifted_event, lifted_method, map_of, unlifted
 from odeum.phases import Firings, solve_in_phases
 from odeum.solution import EventRecord, Solution, spread
@@ -41,6 +41,7 @@ GRADIENTS: dict[str, Gradient] = {
     "adjoint": adjoint.solve,
     "interpolated": interpolated.solve,
     "reversible": reversible.Reversible(),
+    "forward": forward.Forward(),
     "autograd": Problem.solve,
     "none": _without_gradient,
 }

@@ -11,6 +11,7 @@ import torch
 
 from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
+from odeum.eager.recording import unrecorded
 from odeum.eager.records import Marks, Sighting
 from odeum.eager.stepper import Step
 from odeum.errors import InputError
@@ -196,7 +197,7 @@ class EventWatch:
         self._events = events
         self._directions = torch.tensor([event.direction for event in events], device=y.device)
         self._interrupts = torch.tensor([event.interrupts for event in events], device=y.device)
-        with torch.no_grad():
+        with unrecorded():
             values = torch.stack([event_values(event, field, t, y) for event in events], -1)
         # On the surface it has just left, an event's value is zero, not what rounding makes of it.
         self._values = values.masked_fill(fired, 0.0)
@@ -208,7 +209,7 @@ class EventWatch:
         self, field: RowField, step: Step, segments: Segments, y1: Tensor, status: Tensor
     ) -> Sighting:
         """Events in one try."""
-        with torch.no_grad():
+        with unrecorded():
             accepted = (segments.t1 != step.t).squeeze(-1)
             fresh = accepted & self._starts_on[segments.rows]
             t1, status = segments.t1.detach().clone(), status.clone()

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from odeum.gradient.adjoint import Adjoint
 from odeum.gradient.discrete import Discrete
+from odeum.gradient.forward import Forward
 from odeum.gradient.interpolated import Interpolated
 from odeum.gradient.reversible import Reversible
 
 if TYPE_CHECKING:
     from odeum.audit import audit
 
-__all__ = ["Adjoint", "Discrete", "Interpolated", "Reversible", "audit"]
+__all__ = ["Adjoint", "Discrete", "Forward", "Interpolated", "Reversible", "audit"]
 
 
 def __getattr__(name: str) -> Any:

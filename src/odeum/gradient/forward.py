@@ -1,0 +1,299 @@
+"""Forward sensitivities: the derivatives of the states, carried along with them.
+
+The variational equations ``dS/dt = df/dy S + df/dtheta`` are solved by the steps that solve for
+the state: torch's forward mode takes both through the same operations, so that nothing but the
+steps' own rounding parts them from the exact gradient of the steps taken.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from odeum.eager.field import PerRow
+from odeum.eager.jacobian import load_forward_mode
+from odeum.eager.problem import Outcome, Problem
+from odeum.eager.recording import unrecorded
+from odeum.eager.records import Watch
+from odeum.errors import InputError
+from odeum.gradient.inputs import Args, Isolated, isolate
+from odeum.methods import SciPy
+from odeum.types import Tensor
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Forward sensitivities: every derivative is known when the solve ends.
+
+    There is no backward solve, and what is stored does not grow with the steps but with the
+    outputs: a copy of them for each seed. The initial state takes one seed per component and
+    ``odeum.per_row`` arguments one per entry of a row, as rows do not depend on one another; the
+    output times take one each; parameters, and other tensors that rows share, one per number.
+    The solve costs about as much again for each seed, so this is for few parameters.
+
+    Attributes:
+        chunk: seeds carried along at a time; each further chunk is another solve.
+
+    Raises:
+        InputError: for a chunk below 1, with SciPy's methods, and for states between the outputs
+            of a solution kept dense.
+
+    Source:
+        Dickinson & Gelinas, Sensitivity analysis of ordinary differential equation systems,
+        J. Comput. Phys. 21 (1976); Hairer, Norsett & Wanner I (1993), II.6.
+
+    Example:
+        >>> import odeum
+        >>> y0 = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
+        >>> ts = torch.tensor([0.0, 1.0])
+        >>> sol = odeum.solve(lambda t, y: -y, y0, ts, gradient="forward")
+        >>> sol.ys[-1].sum().backward()
+        >>> y0.grad
+        tensor([[0.3679]], dtype=torch.float64)
+    """
+
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.chunk, int) or isinstance(self.chunk, bool) or self.chunk < 1:
+            raise InputError(f"Forward(chunk={self.chunk!r}): give a whole number of at least 1")
+
+    def __call__(self, problem: Problem) -> Outcome:
+        """Solves a problem together with its sensitivities."""
+        if not torch.is_grad_enabled():
+            return problem.solve()
+        if isinstance(problem.method, SciPy):
+            raise InputError(
+                f"scipy:{problem.method.solver} takes steps that torch does not see: use "
+                'gradient="adjoint", or a method of odeum with gradient="forward"'
+            )
+        cut = isolate(problem)
+        if not cut.wants_gradient:
+            with unrecorded():
+                return cut.problem.solve(cut.k0)
+        if problem.dense:
+            raise InputError(
+                'gradient="forward" knows no sensitivities between the outputs: put the times in '
+                'ts, or use gradient="discrete" with dense=True'
+            )
+        run = _Run(cut, _seeds(problem, cut.inputs), self.chunk)
+        ys, marked = _Forward.apply(run, *cut.inputs)
+        outcome, run.outcome = run.outcome, None
+        assert outcome is not None
+        return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked))
+
+
+@dataclass(frozen=True)
+class _Seeds:
+    """Unit directions in which one input moves; those of rows are the same in all of them.
+
+    Attributes:
+        like: the input.
+        row_axis: the axis of its rows, which do not depend on one another; None where it has none.
+        rows: which of its rows the problem's are; None where they are all.
+    """
+
+    like: Tensor
+    row_axis: int | None = None
+    rows: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """How many."""
+        if self.row_axis is None:
+            return self.like.numel()
+        return self.like.numel() // self.like.shape[self.row_axis]
+
+    def tangents(self, numbers: Tensor) -> Tensor:
+        """The directions of those numbers, [k, *shape]; zero for numbers that are none of these."""
+        directions = self.like.new_zeros(len(numbers), self.n)
+        at = ((numbers >= 0) & (numbers < self.n)).nonzero().squeeze(-1)
+        directions[at, numbers[at]] = 1.0
+        if self.row_axis is None:
+            return directions.view(-1, *self.like.shape)
+        rows = self.like.movedim(self.row_axis, -1)
+        return (
+            directions.view(-1, *rows.shape[:-1], 1)
+            .expand(-1, *rows.shape)
+            .movedim(-1, self.row_axis + 1)
+        )
+
+    def gradient(self, by_row: Tensor) -> Tensor:
+        """The input's gradient from what each direction does in each row, [seeds, rows]."""
+        if self.row_axis is None:
+            return by_row.sum(1).view_as(self.like)
+        rows = self.like.movedim(self.row_axis, -1)
+        if self.rows is not None:
+            whole = by_row.new_zeros(len(by_row), rows.shape[-1])
+            by_row = whole.index_add(1, self.rows, by_row)
+        return by_row.reshape(rows.shape).movedim(-1, self.row_axis)
+
+
+def _seeds(problem: Problem, inputs: Sequence[Tensor | None]) -> list[_Seeds | None]:
+    """Of every input; None for those that want no gradient."""
+    field = problem.field
+    leaves = pytree.tree_leaves(field.args)
+    per_row = {id(x.tensor) for x in leaves if isinstance(x, PerRow) and not field.scalar_time}
+    axes = (0, problem.ts.ndim - 1 or None, 0)
+    found: list[_Seeds | None] = []
+    for i, x in enumerate(inputs):
+        if x is None or not x.requires_grad:
+            found.append(None)
+        elif i < len(axes):
+            found.append(_Seeds(x.detach(), axes[i]))
+        elif id(x) in per_row:
+            found.append(_Seeds(x.detach(), 0, field.batch))
+        else:
+            found.append(_Seeds(x.detach()))
+    return found
+
+
+class _Run:
+    """A solve with its sensitivities.
+
+    Args:
+        cut: the problem.
+        seeds: of every input.
+        chunk: seeds carried along at a time.
+
+    Attributes:
+        seeds: of every input.
+        outcome: of the problem alone.
+        rows: the row of each mark.
+        sensitivities: of the states at outputs and at marks, a pair for each chunk of seeds,
+            [seeds, time, batch, dim] and [seeds, marks, dim].
+    """
+
+    def __init__(self, cut: Isolated, seeds: list[_Seeds | None], chunk: int) -> None:
+        self.seeds = seeds
+        self.outcome: Outcome | None = None
+        self.rows: Tensor | None = None
+        self.sensitivities: list[tuple[Tensor, Tensor]] = []
+        self._cut = cut
+        self._chunk = chunk
+
+    def solve(self) -> Outcome:
+        """Solves it."""
+        watches = tuple(_copied(watch) for watch in self._cut.problem.watches)
+        self.outcome = outcome = self._cut.problem.solve(self._cut.k0)
+        self.rows = outcome.marked.rows
+        wanted = [(i, seeds) for i, seeds in enumerate(self.seeds) if seeds is not None]
+        primals = tuple(seeds.like for _, seeds in wanted)
+        problem = replace(self._cut.problem, on_failure=None, on_progress=None)
+
+        def states(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+            again = replace(problem, watches=tuple(_copied(watch) for watch in watches))
+            moved = dict(zip((i for i, _ in wanted), inputs, strict=True))
+            return self._moved(again, moved)
+
+        load_forward_mode()
+        n = [seeds.n for _, seeds in wanted]
+        for numbers in torch.arange(sum(n), device=problem.y0.device).split(self._chunk):
+            tangents = tuple(
+                seeds.tangents(numbers - sum(n[:i])) for i, (_, seeds) in enumerate(wanted)
+            )
+            ys, marked = torch.func.vmap(
+                lambda *along: torch.func.jvp(states, primals, along)[1], randomness="same"
+            )(*tangents)
+            # What a row that fails leaves behind has no derivative.
+            ys = ys.masked_fill(~outcome.ys.isfinite(), 0.0)
+            self.sensitivities.append((ys, marked))
+        return outcome
+
+    def _moved(self, problem: Problem, moved: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """States at outputs and at marks, with other tensors for some of the inputs."""
+        args = Args(problem.field.args)
+        first_captured = 3 + len(args.tensors)
+        leaves = [moved.get(i, x) for i, x in enumerate(args.tensors, start=3)]
+        problem = replace(
+            problem,
+            y0=moved.get(0, problem.y0),
+            ts=moved.get(1, problem.ts),
+            start=moved.get(2, problem.start),
+            field=problem.field.with_args(args.replaced(leaves)),
+        )
+        captured = {id(self._cut.inputs[i]): x for i, x in moved.items() if i >= first_captured}
+        with _InPlaceOf(captured):
+            outcome = problem.solve()
+        return outcome.ys, outcome.marked.y
+
+    def pulled(self, g_ys: Tensor | None, g_marked: Tensor | None) -> list[Tensor | None]:
+        """The gradients of the inputs."""
+        parts = []
+        for ys, marked in self.sensitivities:
+            by_row = ys.new_zeros(len(ys), ys.shape[2])
+            if g_ys is not None:
+                # Where the state is lost, so is its gradient: it must not spoil the other rows'.
+                by_row = by_row + (ys * torch.where(ys != 0, g_ys, 0.0)).sum((1, 3))
+            if g_marked is not None and self.rows is not None:
+                by_row = by_row.index_add(1, self.rows, (marked * g_marked).sum(2))
+            parts.append(by_row)
+        by_row = torch.cat(parts)
+        gradients: list[Tensor | None] = []
+        for seeds in self.seeds:
+            if seeds is None:
+                gradients.append(None)
+                continue
+            gradients.append(seeds.gradient(by_row[: seeds.n]))
+            by_row = by_row[seeds.n :]
+        return gradients
+
+
+class _Forward(torch.autograd.Function):
+    """``(y0, ts, start, args, captured) -> (ys, marked states)``."""
+
+    @staticmethod
+    def forward(ctx: Any, run: _Run, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        outcome = run.solve()
+        ctx.run = run
+        # Saved so that autograd notices inputs changed in place before the backward pass.
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
+        return outcome.ys, outcome.marked.y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None) -> tuple[Any, ...]:
+        _ = ctx.saved_tensors  # raises where one was changed
+        return (None, *ctx.run.pulled(g_ys, g_marked))
+
+
+class _InPlaceOf(TorchFunctionMode):
+    """Torch's functions take other tensors in the place of some, wherever those come from.
+
+    A field closes over its parameters as it likes; only the functions that take them are the same
+    for all.
+
+    Args:
+        tensors: what is taken, by the identity of what is given.
+    """
+
+    def __init__(self, tensors: dict[int, Tensor]) -> None:
+        super().__init__()
+        self._tensors = tensors
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        args, kwargs = pytree.tree_map_only(
+            torch.Tensor, lambda x: self._tensors.get(id(x), x), (args, kwargs or {})
+        )
+        return func(*args, **kwargs)
+
+
+def _copied(watch: Watch) -> Watch:
+    """A watch that looks on from where this one stands, and leaves it there."""
+    other = copy(watch)
+    for name, value in vars(watch).items():
+        if isinstance(value, torch.Tensor):
+            setattr(other, name, value.clone())
+    return other
