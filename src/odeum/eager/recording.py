@@ -6,11 +6,14 @@ which ``torch.no_grad`` does not stop.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch._C._functorch import TransformType
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
+
+_FIRST_DERIVATIVE = ContextVar("first_derivative", default=False)
 
 
 def is_transformed() -> bool:
@@ -24,10 +27,31 @@ def is_transformed() -> bool:
 
 
 def n_derivatives() -> int:
-    """How often what is computed now may be differentiated, one inside the other."""
+    """How often what is computed now may be differentiated, one inside the other.
+
+    A graph of reverse mode can be differentiated twice, and nobody knows yet whether it will be.
+
+    Example:
+        >>> n_derivatives()
+        2
+        >>> with first_derivative():
+        ...     n_derivatives()
+        1
+    """
     kinds = (TransformType.Grad, TransformType.Jvp)
     nested = sum(level.key() in kinds for level in retrieve_all_functorch_interpreters())
-    return nested + torch.is_grad_enabled()
+    by_graph = 1 if _FIRST_DERIVATIVE.get() else 2
+    return nested + by_graph * torch.is_grad_enabled()
+
+
+@contextmanager
+def first_derivative() -> Iterator[None]:
+    """The graph of what is computed inside is differentiated once and given up."""
+    token = _FIRST_DERIVATIVE.set(True)
+    try:
+        yield
+    finally:
+        _FIRST_DERIVATIVE.reset(token)
 
 
 def carries_tangents() -> bool:

@@ -81,11 +81,7 @@ class Retrace:
     def _step(self, record: Record, t: Tensor, h: Tensor, y: Tensor, *, with_end: bool) -> Step:
         stepper, field = record.stepper, self._problem.field.select(record.rows)
         k0 = field(t.to(y.dtype), y)
-        step = stepper.record(field, t, h, y, k0, record.ks, with_end=with_end)
-        if stepper.implicit:
-            # Each iteration from a solution makes one more order of its derivatives right.
-            step = stepper.record(field, t, h, y, k0, step.ks, with_end=with_end)
-        return step
+        return stepper.record(field, t, h, y, k0, record.ks, with_end=with_end)
 
     def _segments(self, record: Record, step: Step) -> Segments:
         """The step with all that its dense output weighs."""

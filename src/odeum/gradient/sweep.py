@@ -11,6 +11,7 @@ import torch
 
 from odeum.eager.field import RowField
 from odeum.eager.problem import Problem
+from odeum.eager.recording import first_derivative
 from odeum.eager.records import NOT_CUT, Record
 from odeum.gradient.tape import Entry, Recorded, Steps
 from odeum.solution import Stats
@@ -237,7 +238,7 @@ class Sweep:
     def _take_again(self, field: RowField, record: Record, *, with_end: bool) -> Recorded:
         """The step recorded by autograd, with a last stage that is ``f(t1, y1)`` or without."""
         wants_times = self._wants_times
-        with torch.enable_grad():
+        with torch.enable_grad(), first_derivative():
             t, h = (x.detach().requires_grad_(wants_times) for x in (record.t, record.h))
             y = record.y.detach().requires_grad_()
             k0 = field(t.to(y.dtype), y)
