@@ -7,9 +7,9 @@
 One row of 1e5 numbers in float32 (one state is 0.4 MB), classical Runge-Kutta with n steps of equal
 size, y' = tanh(a y) + b, gradients of the loss in a and b. Each gradient has a process of its own:
 bytes of all tensors that solving and differentiating held at once, and beside it by how much the
-process grew until then, as the system counts it. The discrete gradient keeps autograd's records of steps in
-128 MB of room before it stores states alone, so what counts is what a step more costs: the slope
-between the two largest n, in states.
+process grew until then, as the system counts it. The discrete gradient keeps autograd's records of
+steps while its room lasts, and states alone beyond that; so what counts is what a step more costs:
+the slope between the two largest n, in states.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def names() -> list[str]:
 
 
 def peaks_of(name: str, steps: list[int]) -> list[tuple[float, float]]:
-    """Bytes of tensors at the peak, and bytes that this process grew by; for ascending ``steps``."""
+    """Bytes of tensors at the peak, and bytes that this process grew by; ``steps`` ascend."""
     torch.set_num_threads(1)
     gradient = Discrete(checkpoints=16) if name == CHECKPOINTS else name
     a, b = (torch.tensor(x, requires_grad=True) for x in (-0.5, 0.1))
