@@ -13,7 +13,9 @@ from odeum.eager.event import Event, EventWatch, event_speed, event_values, jump
 from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
+from odeum.eager.recording import is_recorded, is_transformed
 from odeum.eager.records import END, Failure, Marked
+from odeum.errors import InputError
 from odeum.solution import Stats, Status
 from odeum.types import Tensor
 
@@ -215,7 +217,7 @@ class _Phases:
 
     def _differentiable(self, field: RowField, marked: Marked) -> Marked:
         """Marks whose times and states depend on everything that the events depend on."""
-        if not torch.is_grad_enabled() or not self._events or not len(marked.rows):
+        if not is_recorded() or not self._events or not len(marked.rows):
             return marked
         t, y = marked.t, marked.y
         for number, event in enumerate(self._events):
@@ -329,7 +331,18 @@ def _moved(
     value = event_values(event, field, t.unsqueeze(-1), y).to(t.dtype)
     inverse = torch.where(speed != 0, 1 / speed, 0.0)
     shift = -(value - value.detach()) * inverse
+    if shift.requires_grad and not is_transformed():
+        shift.register_hook(_refuse_second_derivatives)
     return t + shift, y + slope * shift.unsqueeze(-1).to(y.dtype)
+
+
+def _refuse_second_derivatives(gradient: Tensor) -> None:
+    """What :func:`_moved` makes of an event's time is right to first order."""
+    if torch.is_grad_enabled():
+        raise InputError(
+            "a solve has no second derivatives through the times of its events: differentiate "
+            "without create_graph, or cut the solve with breaks at times that are known"
+        )
 
 
 def _passes(event: Event, field: RowField, t: Tensor, before: Tensor, after: Tensor) -> Tensor:

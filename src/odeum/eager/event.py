@@ -11,7 +11,7 @@ import torch
 
 from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
-from odeum.eager.recording import unrecorded
+from odeum.eager.recording import is_transformed, unrecorded
 from odeum.eager.records import Marks, Sighting
 from odeum.eager.stepper import Step
 from odeum.errors import InputError
@@ -151,6 +151,14 @@ def event_speed(event: Event, field: RowField, t: Tensor, y: Tensor, slope: Tens
         y: states, [rows, dim].
         slope: ``dy/dt`` there, [rows, dim].
     """
+    if is_transformed():
+        _, pull = torch.func.vjp(
+            lambda t, y: event_values(event, field, t.unsqueeze(-1), y).sum(),
+            t.detach().clone(),
+            y.detach(),
+        )
+        by_t, by_y = pull(slope.new_ones(()))
+        return by_t + (by_y * slope).sum(-1).to(t.dtype)
     with torch.enable_grad():
         t_leaf, y_leaf = (x.detach().clone().requires_grad_() for x in (t, y))
         value = event_values(event, field, t_leaf.unsqueeze(-1), y_leaf).sum()

@@ -210,10 +210,15 @@ class _Run:
         args = Args(problem.field.args)
         first_captured = 3 + len(args.tensors)
         leaves = [moved.get(i, x) for i, x in enumerate(args.tensors, start=3)]
+        ts, end = moved.get(1, problem.ts), problem.end
+        if end is not None:
+            last = ts[-1].reshape(-1, 1)
+            end = torch.where(end == last.detach(), last, end)
         problem = replace(
             problem,
             y0=moved.get(0, problem.y0),
-            ts=moved.get(1, problem.ts),
+            ts=ts,
+            end=end,
             start=moved.get(2, problem.start),
             field=problem.field.with_args(args.replaced(leaves)),
         )
