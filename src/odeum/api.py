@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from odeum import methods
+from odeum.eager.autocast import Autocast
 from odeum.eager.control import Tolerance
 from odeum.eager.event import Event
 from odeum.eager.failures import solve_error
@@ -167,13 +168,17 @@ def solve(
     if joint:
         flat = flat.reshape(1, -1)
     running = running_integrals(integrals, y0, methods.get(method))
-    row_field = RowField(field, structure, args, joint=joint, integrals=running)
+    autocast = Autocast.now(flat.device)
+    row_field = RowField(field, structure, args, joint=joint, integrals=running, autocast=autocast)
     tolerance = _tolerance(rtol, atol, structure, copies=n_rows if joint else 1)
     if running is not None:
         none = flat.new_zeros(n_rows, len(running)).reshape(len(flat), -1)
         flat = torch.cat([flat, none], -1)
         tolerance = tolerance.padded(none.shape[1])
-    with _progress_bar(ts, enabled=progress) as on_progress:
+    with (
+        _progress_bar(ts, enabled=progress) as on_progress,
+        autocast.solver() if autocast else nullcontext(),
+    ):
         problem = Problem(
             field=row_field,
             y0=flat,
@@ -203,7 +208,7 @@ def solve(
 
 def _torch_records(gradient: Gradient) -> Gradient:
     """How the same gradient is had inside a transform, where torch itself differentiates."""
-    if gradient is _without_gradient or gradient is GRADIENTS["autograd"]:
+    if gradient in (_without_gradient, GRADIENTS["autograd"]):
         return gradient
     if gradient is GRADIENTS["discrete"] or isinstance(gradient, discrete.Discrete):
         return GRADIENTS["autograd"]

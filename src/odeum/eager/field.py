@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from odeum.eager.autocast import Autocast
 from odeum.eager.integrals import Integrals
 from odeum.errors import InputError
 from odeum.tree import Structure
@@ -80,6 +81,7 @@ class RowField:
         window: earliest and latest time that each of the user's rows may see, [batch, 1] each.
         integrals: what is integrated along the solution: numbers that stand after the state's own
             in each row of ``y`` and that nothing depends on; None where there are none.
+        autocast: what the field is evaluated under; whatever there is then where None.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class RowField:
         batch: Tensor | None = None,
         window: tuple[Tensor, Tensor] | None = None,
         integrals: Integrals | None = None,
+        autocast: Autocast | None = None,
     ) -> None:
         self.field = field
         self.structure = structure
@@ -102,6 +105,7 @@ class RowField:
         self.batch = batch
         self.window = window
         self.integrals = integrals
+        self.autocast = autocast
         self.scalar_time = joint or not structure.batch_shape
         self._direct = structure.is_flat and not joint
         self._has_args = args is not None or _takes_args(field)
@@ -114,7 +118,7 @@ class RowField:
     def _like(self, **changes: Any) -> "RowField":
         if self.scalar_time:  # one row, whichever of them are asked for
             changes = {**changes, "rows": None, "batch": None}
-        names = ("args", "rows", "batch", "window", "integrals")
+        names = ("args", "rows", "batch", "window", "integrals", "autocast")
         kept = {name: getattr(self, name) for name in names}
         return RowField(self.field, self.structure, joint=self.joint, **{**kept, **changes})
 
@@ -232,7 +236,10 @@ class RowField:
 
     def _called(self, function: Callable[..., Any], inputs: tuple[Any, ...], n_rows: int) -> Any:
         try:
-            return function(*inputs)
+            if self.autocast is None:
+                return function(*inputs)
+            with self.autocast.field():
+                return function(*inputs)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             explained = self._explained(error, inputs[0], n_rows)
             if explained is error:

@@ -179,13 +179,15 @@ def captured_tensors(field: Field, derivative: Tensor) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for module in modules_read(field):
         found.update((id(p), p) for p in module.parameters() if p.requires_grad)
-    found.update((id(leaf), leaf) for leaf in _leaves(derivative))
+    # What a weight came from gets its gradient through the weight.
+    known = {p.grad_fn for p in found.values() if p.grad_fn is not None}
+    found.update((id(leaf), leaf) for leaf in _leaves(derivative, known))
     return list(found.values())
 
 
-def _leaves(derivative: Tensor) -> Iterable[Tensor]:
-    """The leaf tensors of an autograd graph."""
-    seen: set[Any] = set()
+def _leaves(derivative: Tensor, known: set[Any]) -> Iterable[Tensor]:
+    """The leaf tensors of an autograd graph, but for those behind nodes that are known."""
+    seen = set(known)
     queue: list[Any] = [derivative.grad_fn]
     while queue:
         node = queue.pop()
