@@ -60,10 +60,10 @@ CASES = [
     ("bosh3", {"rtol": 1e-4, "coupling": "joint"}),
     ("rk4", {**FIXED, "dense": True}),
     ("euler", {}),
-    ("kvaerno3", {"rtol": 1e-3}),
-    ("radau5", {"rtol": 1e-3, "dense": True}),
-    ("rodas5p", {"rtol": 1e-3, "decreasing": True}),
-    ("trapezoid", FIXED),
+    ("kvaerno3", {"rtol": 1e-2}),
+    ("radau5", {"rtol": 1e-2, "dense": True}),
+    ("rodas5p", {"rtol": 1e-2, "decreasing": True}),
+    ("trapezoid", {}),
 ]
 
 
@@ -157,9 +157,9 @@ def test_a_number_that_cannot_be(wrong):
 
 def test_adams_methods_take_no_checkpoints():
     y0 = torch.ones(1, 1, requires_grad=True)
+    ts = torch.linspace(0, 1, 9)
     method = odeum.methods.Adams(order=3, implicit=False)
     with pytest.raises(odeum.InputError, match="Adams"):
-        ts = torch.linspace(0, 1, 9)
         odeum.solve(lambda t, y: -y, y0, ts, method=method, gradient=Discrete(4))
 
 
@@ -253,3 +253,58 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch):
         return field.most
 
     assert most(240) <= most(60) + 2
+
+
+@pytest.mark.parametrize("gradient", ["discrete", "autograd", "adjoint"])
+def test_weights_lent_with_a_history_count_once(gradient):
+    """What a lent weight came from gets its gradient through the weight, and not once more."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Linear(1, 1, bias=False)
+
+        def forward(self, y0, ts):
+            how = {"rtol": 1e-9, "atol": 1e-9, "gradient": gradient}
+            return odeum.solve(lambda t, y: self.rate(y), y0, ts, **how).ys[-1].sum()
+
+    half = torch.tensor([[0.4]], requires_grad=True)
+    lent = {"rate.weight": 2 * half}
+    loss = torch.func.functional_call(Model(), lent, (torch.ones(1, 1), torch.tensor([0.0, 1.0])))
+    (found,) = torch.autograd.grad(loss, half)
+    torch.testing.assert_close(found, 2 * torch.exp(2 * half.detach()), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("gradient", ["discrete", Discrete(2), "autograd", "adjoint"], ids=str)
+def test_autocast_is_for_the_field_in_both_passes(gradient, monkeypatch):
+    monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).float()
+    y0 = torch.ones(3, 2, dtype=torch.float32, requires_grad=True)
+    ts = torch.tensor([0.0, 1.0])
+    seen = set()
+
+    def field(t, y):
+        found = net(y)
+        seen.add(found.dtype)
+        return found.to(y.dtype)
+
+    def solve(y0):
+        return odeum.solve(field, y0, ts, rtol=1e-3, gradient=gradient).ys[-1]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        ys = solve(y0)
+    assert ys.dtype == torch.float32
+    found = torch.autograd.grad(ys.square().sum(), [y0, *net.parameters()])
+    assert seen == {torch.bfloat16}
+    wanted = torch.autograd.grad(solve(y0).square().sum(), [y0, *net.parameters()])
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.02 * float(b.abs().max()))
+
+
+def test_a_solve_under_autocast_rounds_nothing_of_its_own():
+    """The field's values are exact in bfloat16: so is the solution."""
+    y0, ts = torch.tensor([[1.0 + 2**-12]], dtype=torch.float32), torch.tensor([0.0, 1.0])
+    with torch.autocast("cpu", torch.bfloat16):
+        ys = odeum.solve(lambda t, y: torch.ones_like(y) * 3, y0, ts).ys
+    torch.testing.assert_close(ys[-1], y0 + 3, rtol=1e-6, atol=0)
