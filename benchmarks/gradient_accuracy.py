@@ -105,8 +105,8 @@ class Problem:
 def problems() -> list[Problem]:
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
-    mild = {"fixed": "rk4", "n_steps": 80, "adaptive": "tsit5", "reference": "dopri8"}
-    stiff = {"fixed": "radau5", "n_steps": 40, "adaptive": "kvaerno5", "reference": "radau5"}
+    mild = {"fixed": "rk4", "n_steps": 40, "adaptive": "tsit5", "reference": "dopri8"}
+    stiff = {"fixed": "radau5", "n_steps": 20, "adaptive": "kvaerno5", "reference": "radau5"}
     pair = torch.tensor([[1.0, 0.5], [-0.5, 1.2]])
     return [
         Problem("spiral", Spiral(), pair, 2.0, finest=1e-12, **mild),

@@ -211,3 +211,16 @@ def test_the_table_is_printed(capsys):
     found = audited(Net(), torch.ones(2, 2), torch.tensor([0.0, 0.5]), show=True)
     assert capsys.readouterr().out == f"{found}\n"
     assert found.recommendation in str(found)
+
+
+def test_steps_of_another_kind_are_held_against_their_own_differences():
+    torch.manual_seed(0)
+    found = audited(
+        Net(),
+        torch.randn(3, 2),
+        torch.tensor([0.0, 1.0]),
+        method="rk4",
+        step=odeum.StepOptions(fixed=0.1),
+        gradients=["discrete", "reversible", "autograd"],
+    )
+    assert all(row.difference < 1e-8 for row in found.rows)

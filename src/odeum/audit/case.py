@@ -150,17 +150,29 @@ class Case:
             [part * scale for part, scale in zip(v.split(sizes), scales, strict=True)] for v in unit
         ]
 
-    def differences(self, directions: list[list[Tensor]]) -> Tensor:
-        """Derivatives along directions, by central differences of fourth order."""
+    def differences(
+        self, directions: list[list[Tensor]], gradient: str | Gradient = "none"
+    ) -> Tensor:
+        """Derivatives along directions, by central differences of fourth order.
+
+        Args:
+            directions: from :meth:`directions`.
+            gradient: whose forward solve is moved; its backward pass does not run.
+        """
         step = max(1e-3, torch.finfo(self.dtype).eps ** 0.3)
         weights = {-2: 1 / 12, -1: -8 / 12, 1: 8 / 12, 2: -1 / 12}
         found = [
-            sum(w * self._value(direction, i * step) for i, w in weights.items()) / step
+            sum(w * self._moved(direction, i * step, gradient) for i, w in weights.items()) / step
             for direction in directions
         ]
         return torch.tensor(found, dtype=torch.float64)
 
-    def _value(self, direction: list[Tensor], size: float) -> float:
+    def value(self, gradient: str | Gradient) -> float:
+        """The loss, of the forward solve that goes with a gradient."""
+        with torch.no_grad():
+            return float(self.solved(self.groups(), gradient)[0])
+
+    def _moved(self, direction: list[Tensor], size: float, gradient: str | Gradient) -> float:
         """The loss with all inputs moved along a direction."""
         *own, captured = self.groups()
         moved = [
@@ -172,7 +184,7 @@ class Case:
             for x, d in zip(captured, _split(direction[-1], captured), strict=True):
                 x.data.add_(d, alpha=size)
             with torch.no_grad():
-                return float(self.solved([*moved, captured], "none")[0])
+                return float(self.solved([*moved, captured], gradient)[0])
         finally:
             for x, value in zip(captured, before, strict=True):
                 x.data.copy_(value)

@@ -47,8 +47,9 @@ def audit(
 
     The reference is the discrete gradient of a solve at a far tighter tolerance, by "dopri8", or
     "radau5" where the method is made for stiff fields. Central finite differences (four points)
-    check it: of the very steps where these are fixed; of the tight solve where steps adapt, since
-    steps that change with the input would drown the difference. A float32 module is copied to
+    check it: of the very steps where these are fixed (a gradient whose steps are not the method's,
+    as "reversible", is held against its own); of the tight solve where steps adapt, since steps
+    that change with the input would drown the difference. A float32 module is copied to
     float64 for both.
 
     The gradient recommended is, of those whose error is within ten tolerances (or three times the
@@ -102,7 +103,15 @@ def audit(
         fixed = not solver.adaptive or (options.get("step") and options["step"].fixed is not None)
         directions = precise.directions(n_directions)
         differences = (precise if fixed else in_detail).differences(directions)
-        rows = [_row(case, gradient, reference, directions, differences) for gradient in chosen]
+        plain = precise.value("none") if fixed else None
+
+        def differences_of(gradient: str | Gradient) -> Tensor:
+            # Reversible steps, above all, are others than the method's own.
+            if plain is None or precise.value(gradient) == plain:
+                return differences
+            return precise.differences(directions, gradient)
+
+        rows = [_row(case, gradient, reference, directions, differences_of) for gradient in chosen]
     allowed = 10 * float(torch.as_tensor(rtol).max())
     found = Audit(
         rows,
@@ -138,7 +147,7 @@ def _row(
     gradient: str | Gradient,
     reference: list[Tensor],
     directions: list[list[Tensor]],
-    differences: Tensor,
+    differences_of: Callable[[str | Gradient], Tensor],
 ) -> Row:
     try:
         with PeakMemory() as memory:
@@ -147,6 +156,7 @@ def _row(
         backward = solution.stats.backward
         # What is measured next must not find this one's graph still there.
         del grads
+        differences = differences_of(gradient)
         seconds = _seconds(lambda: case.gradient(gradient), case.ts.device)
     except (RuntimeError, ValueError, TypeError) as error:
         return Row(_named(gradient), reason=_sentence(error))
