@@ -64,12 +64,16 @@ class BackwardSolve:
         problem: what was solved, with the method and the tolerance of the backward solve.
         equation: what is solved backwards.
         leaves: tensors that want gradients and that the field uses.
+        n_steps: how many steps the forward solve took, [batch]: their mean size is the first that
+            is tried backwards.
 
     Attributes:
         integral: the gradients of ``leaves``.
     """
 
-    def __init__(self, problem: Problem, equation: Equation, leaves: list[Tensor]) -> None:
+    def __init__(
+        self, problem: Problem, equation: Equation, leaves: list[Tensor], n_steps: Tensor
+    ) -> None:
         method = with_jacobian(problem.method, equation.jacobian)
         self._problem = replace(problem, method=method)
         self._equation = equation
@@ -82,8 +86,11 @@ class BackwardSolve:
         self._work = Stats(none, none, none)
         if has_jacobians(method):
             self._work = replace(self._work, n_jacobians=none, n_factorisations=none)
-        # The steps that rows try next; zero where they have had none.
-        self._h = torch.zeros_like(problem.times().start)
+        times = problem.times()
+        # The steps that rows try next; None where the user says what the first is.
+        self._h: Tensor | None = None
+        if problem.steps.first is None:
+            self._h = (times.start - times.end) / n_steps.clamp(min=1).unsqueeze(-1)
         self._observations: Observations | None = None
 
     @property
@@ -185,10 +192,9 @@ class BackwardSolve:
         if not isinstance(method, methods.OneStep) or not _adapts(problem):
             outcome = problem.solve()
             return Arrival(outcome.ys[-1], outcome.stats, outcome.segments)
-        h = self._h[rows]
-        arrival = _solved(problem, method, None if bool((h == 0).any()) else h)
-        assert arrival.h is not None
-        self._h[rows] = arrival.h
+        arrival = _solved(problem, method, None if self._h is None else self._h[rows])
+        if self._h is not None and arrival.h is not None:
+            self._h[rows] = arrival.h
         return arrival
 
     def _fail(self, row: int, failure: Failure) -> None:
@@ -223,6 +229,7 @@ def _solved(problem: Problem, method: methods.OneStep, h: Tensor | None) -> Arri
     rows = torch.arange(len(problem.y0), device=problem.y0.device)
     outputs = Outputs(times, problem.y0, keep=problem.dense)
     ledger = Ledger(len(rows), rows.device, implicit=stepper.implicit, n_evaluations=1)
+    h = None if h is None else control.bound(h)
     start = State(rows, times.start, problem.y0, problem.derivative0(times), h)
     limits = Limits(steps.max_steps or MAX_STEPS, steps.min or 0.0)
     observers = Observers(watches=(_HandsOver(),), on_failure=problem.on_failure)

@@ -100,6 +100,7 @@ class _Continuous(torch.autograd.Function):
         run.outcome = outcome = problem.solve(run.cut.k0)
         ctx.run = run
         ctx.kept = None if keep is None else keep(outcome.segments)
+        ctx.n_steps = outcome.stats.n_accepted
         ctx.marked = replace(outcome.marked, y=outcome.marked.y[:0])
         ctx.save_for_backward(*inputs, outcome.ys, outcome.marked.y)
         ctx.set_materialize_grads(False)
@@ -113,7 +114,7 @@ class _Continuous(torch.autograd.Function):
         problem = run.plan.backward
         problem = replace(problem, field=problem.field.with_field(run.weights.restored()))
         equation = run.plan.equation(problem, ctx.kept)
-        solver = BackwardSolve(problem, equation, run.cut.leaves)
+        solver = BackwardSolve(problem, equation, run.cut.leaves, ctx.n_steps)
         marked = replace(ctx.marked, y=y_marked)
         g_y0 = solver.run(observations_of(problem, ys, marked, g_ys, g_marked))
         if g_ys is not None and problem.start is None:

@@ -6,6 +6,7 @@ each, which ends at every observation. Knows no equation: it is told state and a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -61,10 +62,7 @@ class ParameterIntegral:
         self._field = field
         self._leaves = leaves
         self._split = split
-        nodes, weights = np.polynomial.legendre.leggauss(order // 2 + 1)
-        exact = torch.empty(0, dtype=torch.float64, device=like.device)
-        self._nodes = exact.new_tensor((nodes + 1) / 2)
-        self._weights = exact.new_tensor(weights / 2)
+        self._nodes, self._weights = _gauss(order // 2 + 1, like.device)
         self._at_once = n_at_once(field, like)
         self._waiting: list[Nodes] = []
         self._n_waiting = 0
@@ -121,6 +119,14 @@ class ParameterIntegral:
                 total = self.gradients[i]
                 # The first one may share its memory with something else.
                 self.gradients[i] = gradient.clone() if total is None else total.add_(gradient)
+
+
+@lru_cache(maxsize=16)
+def _gauss(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the Gauss-Legendre quadrature over [0, 1], [n] each."""
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    exact = torch.empty(0, dtype=torch.float64, device=device)
+    return exact.new_tensor((nodes + 1) / 2), exact.new_tensor(weights / 2)
 
 
 def n_at_once(field: RowField, like: Tensor) -> int:
