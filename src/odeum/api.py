@@ -18,7 +18,12 @@ from odeum.eager.integrals import Integrand, running_integrals
 from odeum.eager.options import StepOptions
 from odeum.eager.outputs import Interpolant
 from odeum.eager.problem import Outcome, Problem
-from odeum.eager.recording import carries_tangents, is_transformed, unrecorded
+from odeum.eager.recording import (
+    carries_tangents,
+    is_transformed,
+    n_transforms,
+    unrecorded,
+)
 from odeum.eager.records import Failure
 from odeum.errors import InputError, SolveError, unknown_name
 from odeum.gradient import adjoint, discrete, forward, interpolated, reversible
@@ -91,9 +96,12 @@ def solve(
         gradient: "discrete" (the exact gradient of the steps taken; stores one state a step),
             "adjoint" (the adjoint equation, solved backwards in time: memory does not grow with
             the steps, and for SciPy's methods "discrete" means it too) or
-            :class:`odeum.gradient.Adjoint` with options, "autograd" (backpropagation through all
+            :class:`odeum.gradient.Adjoint` with options, "forward" (sensitivities carried along
+            with the state, for few parameters), "autograd" (backpropagation through all
             operations) or "none". Gradients reach ``y0``, ``ts``, ``args`` and every tensor the
             field uses, its parameters above all.
+            Inside ``torch.func`` transforms and forward-mode differentiation, "discrete" and
+            "autograd" are the derivative of the same steps, by torch itself.
         engine: "auto" or "eager".
         coupling: "independent", or "joint": the batch is one system with one step size.
         step: bounds on the steps.
@@ -139,6 +147,10 @@ def solve(
     joint = coupling == "joint"
     if is_transformed() or carries_tangents():
         solver = _torch_records(solver)
+        if events and n_transforms() > 1:
+            raise InputError(
+                "event times have first derivatives only: take second ones without events"
+            )
         row_field = RowField(field, structure, args, joint=joint)
         found = _map(row_field, y0, ts, (rtol, atol, breaks))
         if found is not None:

@@ -38,10 +38,20 @@ def n_derivatives() -> int:
         ...     n_derivatives()
         1
     """
-    kinds = (TransformType.Grad, TransformType.Jvp)
-    nested = sum(level.key() in kinds for level in retrieve_all_functorch_interpreters())
     by_graph = 1 if _FIRST_DERIVATIVE.get() else 2
-    return nested + by_graph * torch.is_grad_enabled()
+    return n_transforms() + by_graph * torch.is_grad_enabled()
+
+
+def n_transforms() -> int:
+    """How many transforms of ``torch.func`` differentiate, one inside the other.
+
+    Example:
+        >>> hessian = torch.func.hessian(lambda x: n_transforms() * x**2 / 2)
+        >>> float(hessian(torch.tensor(1.0)))
+        2.0
+    """
+    kinds = (TransformType.Grad, TransformType.Jvp)
+    return sum(level.key() in kinds for level in retrieve_all_functorch_interpreters())
 
 
 @contextmanager
