@@ -72,6 +72,11 @@ def test_steps_and_states_are_the_same_to_the_bit(method, gradient):
     assert_untouched(Net(), states(3), ts, **options)
 
 
+@pytest.mark.parametrize("gradient", ["adjoint", "interpolated", "reversible"])
+def test_no_gradient_changes_the_steps(gradient):
+    assert_untouched(Net(), states(3).requires_grad_(), grid(1.0), gradient=gradient)
+
+
 @pytest.mark.parametrize("method", ["rodas5p", "kvaerno5", "radau5", "auto"])
 def test_stiff_steps_are_the_same_to_the_bit(method):
     assert_untouched(stiff, states(3), grid(0.5, 3), method=method, gradient="none")
@@ -143,10 +148,13 @@ def test_integrals_at_every_output_per_row_and_backwards():
     )
 
 
+GRADIENTS = ["discrete", "autograd", "adjoint", "interpolated", "reversible", "forward"]
+
+
 @pytest.mark.parametrize(
     ("gradient", "method"),
     [
-        *((gradient, "tsit5") for gradient in ("discrete", "autograd", "adjoint", "interpolated")),
+        *((gradient, "tsit5") for gradient in GRADIENTS),
         *(("discrete", method) for method in ("rodas5p", "kvaerno5", "radau5", "implicit_adams")),
     ],
 )
@@ -339,6 +347,23 @@ def test_no_graph_where_none_is_wanted():
     with torch.no_grad():
         sol = odeum.solve(net, y0, ts, integrals=integrals)
     assert not any(x.requires_grad for x in sol.integrals.values())
+
+
+def test_transforms_of_torch_func_reach_integrals():
+    y0, ts = states(2), grid(0.5, 2)
+    integrals = {"jacobian": JacobianFrobenius(noise=torch.ones_like(y0))}
+
+    def integral(y):
+        sol = odeum.solve(Net(), y, ts, rtol=1e-8, atol=1e-8, integrals=integrals)
+        return sol.integrals["jacobian"][-1]
+
+    tangent = states(2).flip(0)
+    _, rate = torch.func.jvp(integral, (y0,), (tangent,))
+    with torch.no_grad():
+        difference = (integral(y0 + 1e-5 * tangent) - integral(y0 - 1e-5 * tangent)) / 2e-5
+    torch.testing.assert_close(rate, difference, rtol=1e-6, atol=1e-9)
+    with pytest.raises(odeum.InputError, match="vmap"):
+        torch.func.vmap(integral)(torch.stack([y0, y0]))
 
 
 def test_what_cannot_be_integrated_is_refused():
