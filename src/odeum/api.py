@@ -96,10 +96,11 @@ def solve(
         gradient: "discrete" (the exact gradient of the steps taken; stores one state a step),
             "adjoint" (the adjoint equation, solved backwards in time: memory does not grow with
             the steps, and for SciPy's methods "discrete" means it too) or
-            :class:`odeum.gradient.Adjoint` with options, "forward" (sensitivities carried along
-            with the state, for few parameters), "autograd" (backpropagation through all
-            operations) or "none". Gradients reach ``y0``, ``ts``, ``args`` and every tensor the
-            field uses, its parameters above all.
+            :class:`odeum.gradient.Adjoint` with options, "reversible" (exact too, of a reversible
+            form of explicit Runge-Kutta methods: few states stored, twice the evaluations),
+            "forward" (sensitivities carried along with the state, for few parameters),
+            "autograd" (backpropagation through all operations) or "none". Gradients reach
+            ``y0``, ``ts``, ``args`` and every tensor the field uses, its parameters above all.
             Inside ``torch.func`` transforms and forward-mode differentiation, "discrete" and
             "autograd" are the derivative of the same steps, by torch itself.
         engine: "auto" or "eager".
