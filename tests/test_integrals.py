@@ -366,6 +366,43 @@ def test_transforms_of_torch_func_reach_integrals():
         torch.func.vmap(integral)(torch.stack([y0, y0]))
 
 
+def test_a_penalised_field_is_cheaper_to_solve_at_equal_fit():
+    """Swinging to and fro on the way changes no end point: only the penalty ends it."""
+    y0 = torch.linspace(-1, 1, 4, dtype=torch.float64).unsqueeze(-1)
+    ts = torch.tensor([0.0, 1.0], dtype=torch.float64)
+
+    def field(t, y, args):
+        drift, swing = args
+        return drift + swing * torch.cos(4 * math.pi * t) + 0 * y
+
+    name, weight = "kinetic", 1e-2
+    error, evaluations = {}, {}
+    for factor in (0.0, weight):
+        weights = torch.tensor([0.5, 3.0], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.Adam([weights], lr=0.3, betas=(0.5, 0.9))
+        for _ in range(20):
+            sol = odeum.solve(
+                field,
+                y0,
+                ts,
+                weights.unbind(),
+                method="rk4",
+                step=odeum.StepOptions(fixed=0.125),
+                gradient="autograd",
+                integrals={name: INTEGRALS[name]},
+            )
+            loss = (sol.ys[-1] - y0 - 1).pow(2).mean()
+            optimizer.zero_grad()
+            (loss + factor * sol.integrals[name][-1].mean()).backward()
+            optimizer.step()
+        with torch.no_grad():
+            sol = odeum.solve(field, y0, ts, weights.unbind(), rtol=1e-6, atol=1e-6)
+        error[factor] = float((sol.ys[-1] - y0 - 1).abs().max())
+        evaluations[factor] = float(sol.stats.n_evaluations.double().mean())
+    assert error[weight] < 0.05, (error, evaluations)
+    assert evaluations[weight] < 0.7 * evaluations[0.0], (error, evaluations)
+
+
 def test_what_cannot_be_integrated_is_refused():
     y0, ts = states(), grid()
 
