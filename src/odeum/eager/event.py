@@ -152,11 +152,11 @@ def event_speed(event: Event, field: RowField, t: Tensor, y: Tensor, slope: Tens
         slope: ``dy/dt`` there, [rows, dim].
     """
     if is_transformed():
-        _, pull = torch.func.vjp(
+        pull = torch.func.vjp(
             lambda t, y: event_values(event, field, t.unsqueeze(-1), y).sum(),
             t.detach().clone(),
             y.detach(),
-        )
+        )[1]
         by_t, by_y = pull(slope.new_ones(()))
         return by_t + (by_y * slope).sum(-1).to(t.dtype)
     with torch.enable_grad():
