@@ -25,9 +25,16 @@ from odeum.eager.recording import (
     unrecorded,
 )
 from odeum.eager.records import Failure
-from odeum.errors import InputError, SolveError, unknown_name
+from odeum.errors import InputError, unknown_name
 from odeum.gradient import adjoint, discrete, forward, interpolated, reversible
-from odeum.mapped import Layout, Map, lifted_event, lifted_method, map_of, unlifted
+from odeum.mapped import (
+    Layout,
+    lifted_event,
+    lifted_method,
+    map_to_solve,
+    rows_explained,
+    unlifted,
+)
 from odeum.phases import Firings, solve_in_phases
 from odeum.solution import EventRecord, Solution, spread
 from odeum.tree import Structure, structure_of
@@ -153,12 +160,12 @@ def solve(
                 "event times have first derivatives only: take second ones without events"
             )
         row_field = RowField(field, structure, args, joint=joint)
-        found = _map(row_field, y0, ts, (rtol, atol, breaks))
+        found = map_to_solve(row_field, y0, ts, (rtol, atol, breaks))
         if found is not None:
             if integrals:
                 raise InputError("vmap does not go with integrals=: give the rows one batch axis")
             layout = Layout.of(found, row_field, y0, ts)
-            with _rows_explained(layout):
+            with rows_explained(layout):
                 solution = solve(
                     layout.lifted(field),
                     layout.y0,
@@ -231,34 +238,6 @@ def _torch_records(gradient: Gradient) -> Gradient:
         "torch.func and forward-mode differentiation do not see: inside of them give "
         'gradient="discrete" (then torch records the steps), or differentiate with .backward()'
     )
-
-
-def _map(field: RowField, y0: PyTree, ts: Tensor, shared: PyTree) -> Map | None:
-    """The vmap to solve for: that over initial states, times, or what the field makes of them."""
-    if not is_transformed():
-        return None
-    if map_of(shared) is not None:
-        raise InputError(
-            "rtol, atol or breaks are mapped by torch.func.vmap: all entries share them"
-        )
-    flat = field.structure.flatten(y0)
-    flat = flat.reshape(1, -1) if field.joint else flat
-    t0 = (ts[0] if ts.ndim == 2 else ts[:1]).unsqueeze(-1).expand(len(flat), 1)
-    with unrecorded():
-        return map_of(y0, ts, field(t0.to(flat.dtype), flat))
-
-
-@contextmanager
-def _rows_explained(layout: Layout) -> Iterator[None]:
-    try:
-        yield
-    except SolveError as error:
-        n_each, size = layout.n_each, layout.map.size
-        error.add_note(
-            f"torch.func.vmap makes {size * n_each} rows of {size} entries with {n_each} each: "
-            f"row i is row i % {n_each} of entry i // {n_each}"
-        )
-        raise
 
 
 def _solved(

@@ -5,7 +5,8 @@ is laid out as rows, each with its own steps, and only the user's functions are 
 would call them. Knows nothing of how rows are solved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,8 @@ from torch.utils import _pytree as pytree
 
 from odeum.eager.event import Event
 from odeum.eager.field import RowField
+from odeum.eager.recording import is_transformed, unrecorded
+from odeum.errors import InputError, SolveError
 from odeum.methods import Auto
 from odeum.solution import EventRecord, Solution
 from odeum.types import PyTree, Tensor
@@ -261,6 +264,45 @@ def _in_two(function: Callable[..., Any], second: Tensor, inputs: tuple[Any, ...
     ]
     back = torch.cat(parts).argsort()
     return pytree.tree_map(lambda *x: torch.cat(x).index_select(0, back), *values)
+
+
+def map_to_solve(field: RowField, y0: PyTree, ts: Tensor, shared: PyTree) -> Map | None:
+    """The vmap to solve for: that over initial states, times, or what the field makes of them.
+
+    Args:
+        field: the user's field on the rows of an entry.
+        y0: the user's initial state.
+        ts: the user's output times.
+        shared: what all entries must have in common.
+
+    Raises:
+        InputError: where that is mapped.
+    """
+    if not is_transformed():
+        return None
+    if map_of(shared) is not None:
+        raise InputError(
+            "rtol, atol or breaks are mapped by torch.func.vmap: all entries share them"
+        )
+    flat = field.structure.flatten(y0)
+    flat = flat.reshape(1, -1) if field.joint else flat
+    t0 = (ts[0] if ts.ndim == 2 else ts[:1]).unsqueeze(-1).expand(len(flat), 1)
+    with unrecorded():
+        return map_of(y0, ts, field(t0.to(flat.dtype), flat))
+
+
+@contextmanager
+def rows_explained(layout: Layout) -> Iterator[None]:
+    """A failure of a row says how rows lie."""
+    try:
+        yield
+    except SolveError as error:
+        n_each, size = layout.n_each, layout.map.size
+        error.add_note(
+            f"torch.func.vmap makes {size * n_each} rows of {size} entries with {n_each} each: "
+            f"row i is row i % {n_each} of entry i // {n_each}"
+        )
+        raise
 
 
 def lifted_method(method: Any, layout: Layout) -> Any:
