@@ -89,3 +89,14 @@ def test_discrete_grows_by_one_state_a_step_beyond_its_room(monkeypatch):
     monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)
     monkeypatch.setattr("odeum.eager.outputs.FLUSH_BYTES", 0)
     assert growth(by_odeum("discrete")) == pytest.approx(1, abs=0.1)
+
+
+def test_tangents_that_are_zero_have_no_storage():
+    y, h, tangents = torch.randn(2, 2), torch.rand(2, 1), torch.randn(3, 2, 2)
+
+    def pushed(v):
+        return torch.func.jvp(lambda y: torch.addcmul(y, h, y**3, value=0.5), (y,), (v,))[1]
+
+    with PeakMemory():
+        found = torch.func.vmap(pushed)(tangents)
+    torch.testing.assert_close(found, tangents * (1 + 1.5 * h * y**2))

@@ -43,7 +43,9 @@ class PeakMemory(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs an operation and counts the storages that are new in its result."""
-        kwargs = kwargs or {}
+        # Forward mode stands zeros in for tangents; below a dispatch mode torch reads them and
+        # crashes, for they have no storage.
+        args, kwargs = pytree.tree_map_only(torch.Tensor, _stored, (args, kwargs or {}))
         given = {x.untyped_storage()._cdata for x in _tensors((args, kwargs))}
         result = func(*args, **kwargs)
         for tensor in _tensors(result):
@@ -62,6 +64,11 @@ class PeakMemory(TorchDispatchMode):
     def _free(self, address: int) -> None:
         del self._watches[address]
         self.n_bytes -= self._sizes.pop(address)
+
+
+def _stored(x: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or zeros that are in memory."""
+    return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if x._is_zerotensor() else x
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
