@@ -67,8 +67,9 @@ def test_where_the_state_cannot_be_solved_backwards():
     for method in ("tsit5", "rodas5p"):
         # The sensitivity is some 1e-4 of what the tolerance measures.
         torch.testing.assert_close(grads(method, "interpolated"), wanted, rtol=1e-4, atol=1e-8)
-    with pytest.raises(odeum.SolveError, match="harder backwards"):
-        grads("rodas5p", "adjoint")
+    # The state solved backwards grows by exp(120) between observations, and the integral with it.
+    (_, lost), (_, right) = grads("tsit5", "adjoint"), wanted
+    assert not float((lost - right).abs()) <= float(right.abs())
 
 
 def van_der_pol(t, y, mu):
