@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import odeum
+from odeum.eager.jacobian import load_forward_mode
 from odeum.regularisers import Derivative, JacobianFrobenius, kinetic_energy
 
 METHODS = [
@@ -350,11 +351,12 @@ def test_no_graph_where_none_is_wanted():
 
 
 def test_transforms_of_torch_func_reach_integrals():
-    y0, ts = states(2), grid(0.5, 2)
+    load_forward_mode()
+    net, y0, ts = Net(), states(2), grid(0.5, 2)
     integrals = {"jacobian": JacobianFrobenius(noise=torch.ones_like(y0))}
 
     def integral(y):
-        sol = odeum.solve(Net(), y, ts, rtol=1e-8, atol=1e-8, integrals=integrals)
+        sol = odeum.solve(net, y, ts, rtol=1e-8, atol=1e-8, integrals=integrals)
         return sol.integrals["jacobian"][-1]
 
     tangent = states(2).flip(0)
