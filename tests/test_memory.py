@@ -91,6 +91,7 @@ def test_discrete_grows_by_one_state_a_step_beyond_its_room(monkeypatch):
     assert growth(by_odeum("discrete")) == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_tangents_that_are_zero_have_no_storage():
     y, h, tangents = torch.randn(2, 2), torch.rand(2, 1), torch.randn(3, 2, 2)
 
