@@ -233,7 +233,11 @@ def draw(chosen: list[Problem], errors: Errors) -> None:
             ax.set_xlabel("rtol")
         axes[0, 0].set_ylabel("relative error of the gradient")
         axes[0, 0].annotate(
-            "10 rtol", (span[0], WITHIN * span[0]), (2, 8), textcoords="offset points", color=FAINT
+            "10 rtol",
+            (span[1], WITHIN * span[1]),
+            (-48, 0),
+            textcoords="offset points",
+            color=FAINT,
         )
         figure.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines))
         print(f"drew {save(figure, DOCS / 'gradient_error.png')}")

@@ -109,8 +109,8 @@ def draw(peaks: Peaks, steps: list[int]) -> None:
         ax.plot(steps, [n * STATE / 1e6 for n in steps], ":", color=FAINT, linewidth=1.2)
         ax.annotate(
             "one state a step",
-            (steps[0], steps[0] * STATE / 1e6),
-            (0, -12),
+            (steps[-1], steps[-1] * STATE / 1e6),
+            (-80, -14),
             textcoords="offset points",
             color=FAINT,
             fontsize=8,
