@@ -64,10 +64,12 @@ class Hamiltonian(nn.Module):
         self.net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
 
     def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        def energy(y: torch.Tensor) -> torch.Tensor:
-            return self.net(y).sum() + 0.5 * y.square().sum()
-
-        q, p = torch.func.grad(energy)(y).chunk(2, -1)
+        recorded = torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = y if y.requires_grad else y.detach().requires_grad_()
+            energy = self.net(y).sum() + 0.5 * y.square().sum()
+            (slope,) = torch.autograd.grad(energy, y, create_graph=recorded)
+        q, p = slope.chunk(2, -1)
         return torch.cat([p, -q], -1)
 
 

@@ -8,7 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from odeum import compat, control, datasets, lab, methods, models, plots, regularisers, systems
+    from odeum import (
+        compat,
+        control,
+        datasets,
+        gradient,
+        lab,
+        methods,
+        models,
+        plots,
+        regularisers,
+        systems,
+    )
     from odeum.api import solve
     from odeum.eager.event import Event
     from odeum.eager.field import per_row
@@ -48,6 +59,7 @@ __all__ = [
     "control",
     "datasets",
     "fit",
+    "gradient",
     "lab",
     "methods",
     "models",
