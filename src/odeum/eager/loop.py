@@ -284,7 +284,8 @@ class Loop:
         """Whether the next step is below what moves the time, or what the user allows, [rows]."""
         eps = torch.finfo(self._t.dtype).eps
         reach = torch.maximum(self._t.detach().abs(), eps * self._times.end[self._rows].abs())
-        smallest = torch.clamp(10 * eps * reach, min=self._limits.h_min)
+        spacing = torch.nextafter(reach, torch.full_like(reach, torch.inf)) - reach
+        smallest = torch.clamp(10 * spacing, min=self._limits.h_min)
         return (self._h.abs() < smallest).squeeze(-1)
 
     def _retaken(self, step: Step, accept: Tensor) -> Step:
