@@ -255,3 +255,22 @@ def test_the_gradients_agree():
 
     for a, b in zip(grads("discrete"), grads("autograd"), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("gradient", ["discrete", "autograd", "adjoint", "reversible"])
+def test_a_field_that_no_state_enters(gradient):
+    """``y = y0 + t - t0``: what an event weighs of the field leads to no gradient."""
+    y0 = torch.tensor([[0.0], [0.2]], requires_grad=True)
+    ts = torch.tensor([0.0, 0.25, 1.0], requires_grad=True)
+    sol = odeum.solve(
+        lambda t, y: torch.ones_like(y),
+        y0,
+        ts,
+        events=Event(lambda t, y: y[:, 0] - 0.5),
+        gradient=gradient,
+    )
+    (sol.ys[:2].sum() + 3 * sol.events[0].time.sum()).backward()
+    torch.testing.assert_close(y0.grad, torch.full((2, 1), 2.0 - 3.0))
+    torch.testing.assert_close(
+        ts.grad, torch.tensor([2 * (3.0 - 1.0), 2.0, 0.0]), atol=1e-12, rtol=0
+    )

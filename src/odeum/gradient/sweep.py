@@ -338,9 +338,17 @@ class Sweep:
         self, outputs: list[Tensor], g_outputs: list[Tensor], inputs: list[Tensor]
     ) -> list[Tensor]:
         """Cotangents of ``inputs``, zero where nothing depends on one; those of leaves add up."""
+        # What a field gives that is constant leads nowhere.
+        pairs = [(x, g) for x, g in zip(outputs, g_outputs, strict=True) if x.requires_grad]
+        if not pairs:
+            return [torch.zeros_like(x) for x in inputs]
         # A graph the field closes over belongs to the user: it is not ours to free.
         g_wanted = torch.autograd.grad(
-            outputs, [*inputs, *self._leaves], g_outputs, retain_graph=True, allow_unused=True
+            [x for x, _ in pairs],
+            [*inputs, *self._leaves],
+            [g for _, g in pairs],
+            retain_graph=True,
+            allow_unused=True,
         )
         for i, g in enumerate(g_wanted[len(inputs) :]):
             if g is not None:
