@@ -274,3 +274,34 @@ def test_a_field_that_no_state_enters(gradient):
     torch.testing.assert_close(
         ts.grad, torch.tensor([2 * (3.0 - 1.0), 2.0, 0.0]), atol=1e-12, rtol=0
     )
+
+
+@pytest.mark.parametrize("gradient", ["discrete", "autograd", "forward", "reversible"])
+def test_an_event_inside_a_step_cut_to_land_on_the_last_output(gradient):
+    """The step's size comes from that output: the error of the method moves with it."""
+
+    def solved(ts, gradient):
+        sol = odeum.solve(
+            lambda t, y: torch.stack([y[:, 1], -G - y[:, 1] + torch.sin(3 * t[:, 0])], -1),
+            torch.tensor([[1.0, 0.0]]),
+            ts,
+            events=Event(
+                lambda t, y: y[:, 0],
+                direction=-1,
+                jump=lambda t, y: torch.stack([y[:, 0], -0.8 * y[:, 1]], -1),
+            ),
+            method="rk4",
+            step=StepOptions(fixed=0.3),
+            gradient=gradient,
+        )
+        assert int(sol.events[0].count) == 1
+        return sol.ys[-1].sum() + sol.events[0].time.sum()
+
+    ts = torch.tensor([0.0, 0.3, 0.6], requires_grad=True)
+    (found,) = torch.autograd.grad(solved(ts, gradient), ts)
+    moves = 1e-5 * torch.eye(3)
+    if gradient != "reversible":
+        gradient = "none"
+    ends = [[solved(ts.detach() + sign * move, gradient) for move in moves] for sign in (1, -1)]
+    differences = [float(up - down) / 2e-5 for up, down in zip(*ends, strict=True)]
+    torch.testing.assert_close(found, torch.tensor(differences), rtol=1e-7, atol=1e-9)

@@ -225,7 +225,6 @@ class Loop:
         y1 = step.y1 if accept is None else torch.where(accept, step.y1, step.y)
         if self._observers.watches:
             segments, status, marks = self._watched(step, segments, y1, status)
-            landed = landed & (segments.t1 == t1).squeeze(-1)
         else:
             marks = self._end_marks(segments.t1, status)
         self._keep(step, segments, accept, landed, marks)

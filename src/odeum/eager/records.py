@@ -136,7 +136,8 @@ class Record:
         y: states at their starts, [steps, dim].
         ks: the derivatives found, [steps, dim] each, where the method is implicit; else empty.
         stops: index of the output time each was cut to land on, [steps], or ``NOT_CUT`` or
-            ``CUT_ELSEWHERE``; None where none was.
+            ``CUT_ELSEWHERE``; None where none was. An event may end a row before it lands: the
+            step has its size from the cut nevertheless.
         marks: times inside that are wanted besides the outputs; None where there are none.
         finite: whether all derivatives were finite.
     """
