@@ -305,3 +305,38 @@ def test_an_event_inside_a_step_cut_to_land_on_the_last_output(gradient):
     ends = [[solved(ts.detach() + sign * move, gradient) for move in moves] for sign in (1, -1)]
     differences = [float(up - down) / 2e-5 for up, down in zip(*ends, strict=True)]
     torch.testing.assert_close(found, torch.tensor(differences), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_jump_of_a_joint_batch(gradient):
+    """``y = y0 exp(-t)``; where y[0, 0] is a half, all rows double their first number."""
+    y0 = torch.tensor([[1.0, 0.1], [0.5, 1.0], [0.3, 0.2]], requires_grad=True)
+    ts = torch.tensor([0.0, 0.3, 1.0])
+    times = torch.tensor([2.0, 1.0])
+    sol = odeum.solve(
+        lambda t, y: -y,
+        y0,
+        ts,
+        coupling="joint",
+        events=Event(lambda t, y: y[0, 0] - 0.5, direction=-1, jump=lambda t, y: times * y),
+        integrals={"slope": lambda field, t, y, f: (f**2).sum(-1)},
+        gradient=gradient,
+        **TIGHT,
+    )
+    at = torch.log(2 * y0[0, 0])
+    end = times * y0 * math.exp(-1)
+    before, after = 1 - torch.exp(-2 * at), torch.exp(-2 * at) - math.exp(-2)
+    slope = (y0**2 * before + (times * y0) ** 2 * after).sum(-1) / 2
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    for found, wanted in (
+        (sol.events[0].time, at.expand(3)),
+        (sol.ys[-1].sum(-1), end.sum(-1)),
+        (sol.integrals["slope"][-1], slope),
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=0)
+        given, expected = (
+            torch.autograd.grad((weights * x).sum(), y0, retain_graph=True)[0]
+            for x in (found, wanted)
+        )
+        # To the accuracy of the slope of the dense output, which an event moves along.
+        torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-9)

@@ -265,7 +265,7 @@ class RowField:
             what: the function, as an error names it.
         """
         self._check(values, state, what)
-        return self.structure.flatten(values).reshape(-1, sum(self.structure.sizes))
+        return self.structure.flatten(values).reshape(-1, self.dim)
 
     def _check(self, dy: PyTree, state: PyTree, what: str = "the field") -> None:
         leaves, spec = pytree.tree_flatten(dy)
