@@ -242,6 +242,33 @@ def test_refuses_a_gradient_lost_to_rounding():
     torch.testing.assert_close(g[0], torch.stack([ts[1].cos(), ts[1].sin()]), rtol=1e-7, atol=0)
 
 
+def test_the_row_it_refuses_is_the_users():
+    """After an event that only some rows meet, those go on as a batch of their own."""
+    y0 = torch.tensor([[1.0, 0.0], [5.0, 0.0]], requires_grad=True)
+    f = lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1)  # noqa: E731
+    kick = odeum.Event(lambda t, y: y[:, 0] + 2, direction=-1, jump=lambda t, y: y - 1)
+    ts, step = torch.tensor([0.0, 6.0]), odeum.StepOptions(fixed=0.05)
+    gradient = Reversible(0.5, interval=1000)
+    sol = odeum.solve(f, y0, ts, step=step, events=kick, gradient=gradient)
+    assert sol.events[0].count.tolist() == [0, 1]
+    with pytest.raises(SolveError, match="row 1, rounding grew"):
+        sol.ys[-1, 1].sum().backward()
+
+
+def test_integrals_neither_are_drift_nor_hide_it():
+    y0, ts = torch.tensor([[1.0, 0.0]], requires_grad=True), torch.tensor([0.0, 10.0])
+    f = lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1)  # noqa: E731
+    undefined = {"undefined": lambda field, t, y, f: torch.full_like(y[:, 0], math.nan)}
+    sol = odeum.solve(f, y0, ts, rtol=1e-9, integrals=undefined, gradient="reversible")
+    (g,) = torch.autograd.grad(sol.ys[-1, 0, 0], y0)
+    torch.testing.assert_close(g[0], torch.stack([ts[1].cos(), ts[1].sin()]), rtol=1e-5, atol=0)
+    huge = {"huge": lambda field, t, y, f: torch.full_like(y[:, 0], 1e12)}
+    how = {"step": odeum.StepOptions(fixed=0.1), "gradient": Reversible(0.5, interval=1000)}
+    sol = odeum.solve(f, y0, ts, integrals=huge, **how)
+    with pytest.raises(SolveError, match="rounding grew"):
+        sol.ys[-1].sum().backward()
+
+
 def test_a_state_of_zeros_is_no_drift():
     y0, ts = torch.zeros(2, 1, requires_grad=True), torch.tensor([0.0, 1.0])
     sol = odeum.solve(lambda t, y: 1 + y, y0, ts, gradient="reversible", rtol=1e-8)

@@ -130,6 +130,10 @@ class RowField:
         """This field on some of the rows it holds."""
         return self._like(rows=positions if self.rows is None else self.rows[positions])
 
+    def user_row(self, row: int) -> int:
+        """The number that a row of its batch has among the user's."""
+        return row if self.batch is None else int(self.batch[row])
+
     def calls(self, positions: Tensor) -> list[Tensor]:
         """Positions of rows it holds, of which some may come several times, one call a part.
 

@@ -198,6 +198,7 @@ class BackwardSolve:
         return arrival
 
     def _fail(self, row: int, failure: Failure) -> None:
+        row = self._problem.field.user_row(row)
         raise SolveError(
             f"the backward solve of row {row} stopped at t = {failure.t:.6g} "
             f"({failure.status.name}): {self._equation.advice}"

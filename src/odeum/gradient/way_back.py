@@ -238,7 +238,8 @@ class WayBack:
         at_end = seen.select((theta == 1).nonzero().squeeze(-1))
         g_y1.index_add_(0, at_end.step, at_end.g)
         times = [record.t, record.h]
-        self._size[rows] = torch.maximum(self._size[rows], y1.abs().amax(-1))
+        size = self._problem.field.state(y1).abs().amax(-1)
+        self._size[rows] = torch.maximum(self._size[rows], size)
 
         with torch.enable_grad():
             t, h = (x.detach().requires_grad_(self._wants_times) for x in times)
@@ -304,15 +305,21 @@ class WayBack:
         self._g_z[rows] = 0.0
 
     def _check(self, rows: Tensor, y: Tensor) -> None:
-        """Raises where the solutions gone back to are not the state that both started from."""
+        """Raises where the solutions gone back to are not the state that both started from.
+
+        Nothing depends on integrals along the way: they may drift.
+        """
         allowed = math.sqrt(torch.finfo(y.dtype).eps)
-        drifts = [(x[rows] - y).abs().amax(-1) for x in (self._y, self._z)]
-        drift, size = torch.maximum(*drifts), torch.maximum(self._size[rows], y.abs().amax(-1))
+        field = self._problem.field
+        drifts = [field.state(x[rows] - y).abs().amax(-1) for x in (self._y, self._z)]
+        size = torch.maximum(self._size[rows], field.state(y).abs().amax(-1))
+        drift = torch.maximum(*drifts)
         lost = ~(drift <= allowed * size)
         if bool(lost.any()):
             i = int(lost.nonzero()[0])
+            row = field.user_row(int(rows[i]))
             raise SolveError(
-                f"going back through the steps of row {int(rows[i])}, rounding grew to "
+                f"going back through the steps of row {row}, rounding grew to "
                 f"{float(drift[i] / size[i]):.1g} of the state, where a gradient allows "
                 f"{allowed:.1g}: pass a smaller odeum.gradient.Reversible(interval=...), which "
                 'keeps more states, or gradient="discrete"'
