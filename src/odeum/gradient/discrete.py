@@ -16,7 +16,7 @@ from odeum.eager.records import Recorder
 from odeum.errors import InputError
 from odeum.gradient import adjoint
 from odeum.gradient.checkpoints import CheckpointTape
-from odeum.gradient.inputs import Args, Isolated, Weights, isolate
+from odeum.gradient.inputs import Args, Isolated, Start, Weights, isolate
 from odeum.gradient.retrace import Retrace
 from odeum.gradient.sweep import Sweep
 from odeum.gradient.tape import Steps, Tape
@@ -71,9 +71,7 @@ class Discrete:
         if isinstance(problem.method, SciPy):
             # Its steps are not ours to pull back.
             return adjoint.solve(problem)
-        saved = _SavedBytes()
-        with saved:
-            cut = isolate(problem)
+        cut = isolate(problem, keep_start=True)
         if not cut.wants_gradient:
             with torch.no_grad():
                 return cut.problem.solve(cut.k0)
@@ -83,10 +81,11 @@ class Discrete:
             return problem.solve()
         tape: Tape | CheckpointTape
         if self.checkpoints is None:
-            tape = Tape(saved.n_bytes / len(cut.k0), wants_times=cut.wants_times)
+            tape = Tape(cut)
+            run = _Run(cut, tape.steps, tape.start)
         else:
             tape = CheckpointTape(self.checkpoints, cut.problem.y0, cut.k0)
-        run = _Run(cut, tape.steps)
+            run = _Run(cut, tape.steps, None)
         ys, marked, *dense = _Discrete.apply(run, tape, *cut.inputs)
         # Kept, it would hold its own graph, and with it every step, for ever.
         outcome, run.outcome = run.outcome, None
@@ -112,9 +111,10 @@ solve = Discrete()
 class _Run:
     """What the forward pass of a solve leaves for the backward pass."""
 
-    def __init__(self, cut: Isolated, steps: Steps) -> None:
+    def __init__(self, cut: Isolated, steps: Steps, start: Start | None) -> None:
         self.problem = cut.problem
         self.steps = steps
+        self.start = start
         self.k0 = cut.k0
         self.leaves = cut.leaves
         self.weights = Weights(cut.problem.field.field)
@@ -132,7 +132,7 @@ class _Run:
         """Cotangents of the inputs, from those of the outputs."""
         g_ys, g_marked, *g_dense = cotangents
         problem = self.restored()
-        sweep = Sweep(problem, self.steps, self.leaves, wants_times=wants_times)
+        sweep = Sweep(problem, self.steps, self.leaves, self.start, wants_times=wants_times)
         dense = {part: tuple(g_dense[6 * i : 6 * i + 6]) for i, part in enumerate(self.dense)}
         g_y0 = sweep.run(g_ys, g_marked, dense)
         if problem.on_backward is not None:
@@ -253,29 +253,3 @@ def _grad(
         )
     )
     return [next(found) if x is not None and x.requires_grad else None for x in inputs]
-
-
-class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Counts what autograd stores of the operations inside it, parameters and constants aside."""
-
-    def __init__(self) -> None:
-        self._sizes: dict[int, int] = {}
-        self._stored: list[Tensor] = []
-        super().__init__(self._store, self._stored.__getitem__)
-
-    def __exit__(self, *exception: object) -> None:
-        super().__exit__(*exception)
-        # An operation that stores its own output, which leads to it, would keep itself alive.
-        self._stored[:] = [tensor.detach() for tensor in self._stored]
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes stored."""
-        return sum(self._sizes.values())
-
-    def _store(self, tensor: Tensor) -> int:
-        if not tensor.is_leaf:
-            # Operations share what they store: the output of one is the input of the next.
-            self._sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-        self._stored.append(tensor)
-        return len(self._stored) - 1

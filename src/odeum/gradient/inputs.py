@@ -4,8 +4,9 @@ Tensors in ``args``, and those a field reads without being handed them: its para
 whatever it closes over. A backward pass must find all of them as the forward pass left them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +19,21 @@ from odeum.types import Field, PyTree, Tensor
 
 
 @dataclass(frozen=True)
+class Start:
+    """The field at the initial state, recorded by autograd on tensors that have no history.
+
+    Attributes:
+        t: where rows start, [batch, 1].
+        y: their states, [batch, dim].
+        k: the field there, [batch, dim].
+    """
+
+    t: Tensor
+    y: Tensor
+    k: Tensor
+
+
+@dataclass(frozen=True)
 class Isolated:
     """A problem cut off from where its tensors come from, to be differentiated by hand.
 
@@ -27,12 +43,14 @@ class Isolated:
         inputs: the tensors that may want gradients, as they were: the initial states, the output
             times, the times where rows start, those in ``args``, those the field reads by itself.
         leaves: what stands in for the last two in ``problem``.
+        start: how ``k0`` came about; kept where that is asked for.
     """
 
     problem: Problem
     k0: Tensor
     inputs: tuple[Tensor | None, ...]
     leaves: list[Tensor]
+    start: Start | None
 
     @property
     def wants_gradient(self) -> bool:
@@ -45,10 +63,10 @@ class Isolated:
         return any(x is not None and x.requires_grad for x in self.inputs[1:3])
 
 
-def isolate(problem: Problem) -> Isolated:
+def isolate(problem: Problem, *, keep_start: bool = False) -> Isolated:
     """Cuts a problem off from where its tensors come from."""
     args = Args(problem.field.args)
-    leaves = [x.detach() for x in args.tensors]
+    leaves = [x.detach().requires_grad_() for x in args.tensors]
     cut = replace(
         problem,
         field=problem.field.with_args(args.replaced(leaves)),
@@ -57,14 +75,16 @@ def isolate(problem: Problem) -> Isolated:
         start=None if problem.start is None else problem.start.detach(),
         end=None if problem.end is None else problem.end.detach(),
     )
+    wants_times = any(x is not None and x.requires_grad for x in (problem.ts, problem.start))
+    t0 = cut.times().start.clone().requires_grad_(wants_times)
     # A leaf that stands for the state: what it leads to is recorded whatever the field reads.
     y0 = cut.y0.clone().requires_grad_()
-    k0 = replace(cut, y0=y0).derivative0(cut.times())
-    captured = [x for x in captured_tensors(problem.field.field, k0) if x is not y0]
+    k0 = cut.field(t0.to(y0.dtype), y0)
+    own = {id(x) for x in (t0, y0, *leaves)}
+    captured = [x for x in captured_tensors(problem.field.field, k0) if id(x) not in own]
     inputs = (problem.y0, problem.ts, problem.start, *args.tensors, *captured)
-    leaves = [x.requires_grad_() for x in leaves]
-    cut = replace(cut, field=problem.field.with_args(args.replaced(leaves)))
-    return Isolated(cut, k0.detach(), inputs, leaves + captured)
+    start = Start(t0, y0, k0) if keep_start else None
+    return Isolated(cut, k0.detach(), inputs, leaves + captured, start)
 
 
 class Args:
@@ -181,12 +201,53 @@ def captured_tensors(field: Field, derivative: Tensor) -> list[Tensor]:
         found.update((id(p), p) for p in module.parameters() if p.requires_grad)
     # What a weight came from gets its gradient through the weight.
     known = {p.grad_fn for p in found.values() if p.grad_fn is not None}
-    found.update((id(leaf), leaf) for leaf in _leaves(derivative, known))
+    leaves = [node.variable for node in _nodes(derivative, known) if hasattr(node, "variable")]
+    found.update((id(leaf), leaf) for leaf in leaves)
     return list(found.values())
 
 
-def _leaves(derivative: Tensor, known: set[Any]) -> Iterable[Tensor]:
-    """The leaf tensors of an autograd graph, but for those behind nodes that are known."""
+def stored_bytes(derivative: Tensor, leaves: Sequence[Tensor]) -> int:
+    """What autograd stores of an evaluation of the field, beyond the tensors it was given.
+
+    Args:
+        derivative: the field's value, recorded by autograd.
+        leaves: tensors that are there anyway.
+
+    Example:
+        >>> y = torch.ones(5, dtype=torch.float64, requires_grad=True)
+        >>> stored_bytes(y.sin().cos(), []), stored_bytes(y.sin().cos(), [y])
+        (80, 40)
+    """
+    elsewhere = {leaf.data_ptr() for leaf in leaves}
+    sizes: dict[int, int] = {}
+    for node in _nodes(derivative, set()):
+        for tensor in _stored(node):
+            # Operations share what they store: the output of one is the input of the next.
+            sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+    return sum(size for where, size in sizes.items() if where not in elsewhere)
+
+
+def _stored(node: Any) -> Iterator[Tensor]:
+    """Tensors that a node of an autograd graph stores."""
+    for name in _names_of_stored(type(node)):
+        value = getattr(node, name)
+        for x in value if isinstance(value, tuple) else (value,):
+            if isinstance(x, torch.Tensor):
+                yield x
+
+
+@cache
+def _names_of_stored(kind: type) -> tuple[str, ...]:
+    """Attributes that hold what nodes of a kind store; operations of Python have one for all."""
+    return tuple(
+        name
+        for name in dir(kind)
+        if name == "saved_tensors" or (name.startswith("_saved_") and "sym" not in name)
+    )
+
+
+def _nodes(derivative: Tensor, known: set[Any]) -> Iterator[Any]:
+    """The nodes of an autograd graph, but for those that are known and what lies behind them."""
     seen = set(known)
     queue: list[Any] = [derivative.grad_fn]
     while queue:
@@ -194,6 +255,5 @@ def _leaves(derivative: Tensor, known: set[Any]) -> Iterable[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            yield node.variable
+        yield node
         queue.extend(function for function, _ in node.next_functions)

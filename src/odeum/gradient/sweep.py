@@ -13,6 +13,7 @@ from odeum.eager.field import RowField
 from odeum.eager.problem import Problem
 from odeum.eager.recording import first_derivative
 from odeum.eager.records import NOT_CUT, Record
+from odeum.gradient.inputs import Start
 from odeum.gradient.tape import Entry, Recorded, Steps
 from odeum.solution import Stats
 from odeum.types import Tensor
@@ -66,6 +67,7 @@ class Sweep:
         problem: what was solved.
         steps: its steps.
         leaves: tensors that want gradients and that the field uses.
+        start: the evaluation that the solve began with, where it was kept.
         wants_times: whether the output times, or the times where rows start, want a gradient.
 
     Attributes:
@@ -75,9 +77,16 @@ class Sweep:
     """
 
     def __init__(
-        self, problem: Problem, steps: Steps, leaves: list[Tensor], *, wants_times: bool
+        self,
+        problem: Problem,
+        steps: Steps,
+        leaves: list[Tensor],
+        start: Start | None,
+        *,
+        wants_times: bool,
     ) -> None:
         self._problem = problem
+        self._start = start
         self._times = problem.times()
         self._steps = steps
         self._leaves = leaves
@@ -312,21 +321,31 @@ class Sweep:
         """Pulls back the derivative at the initial state, and the initial time."""
         rows = (self._n_steps > 0).nonzero().squeeze(-1)
         if bool(self._g_k.any()):
-            wants_times = self._wants_times
-            with torch.enable_grad():
-                t = self._times.start[rows].detach().requires_grad_(wants_times)
-                y = self._problem.y0[rows].detach().requires_grad_()
-                k = self._problem.field.select(rows)(t.to(y.dtype), y)
-            self._n_evaluations[rows] += 1
-            g_y, *g_t = self._pull([k], [self._g_k[rows]], [y, t] if wants_times else [y])
-            self._g_y[rows] += g_y
+            start = self._start
+            # Zeros pulled back through a failed row's infinities would become NaN.
+            if start is None or not bool(start.k.isfinite().all()):
+                start = self._start_again(rows)
+            everywhere = len(start.k) == len(self._g_k)
+            g_k = self._g_k if everywhere else self._g_k[rows]
+            inputs = [start.y, start.t] if self._wants_times else [start.y]
+            g_y, *g_t = self._pull([start.k], [g_k], inputs)
+            at = slice(None) if everywhere else rows
+            self._g_y[at] += g_y
             if g_t:
-                self._g_t[rows] += g_t[0]
+                self._g_t[at] += g_t[0]
         if self._times.starts_at_output:
             self._add_to_times(torch.zeros_like(rows), rows, self._g_t[rows])
         elif self._wants_times:
             self.g_start = torch.zeros_like(self._times.start)
             self.g_start[rows] = self._g_t[rows]
+
+    def _start_again(self, rows: Tensor) -> Start:
+        with torch.enable_grad():
+            t = self._times.start[rows].detach().requires_grad_(self._wants_times)
+            y = self._problem.y0[rows].detach().requires_grad_()
+            k = self._problem.field.select(rows)(t.to(y.dtype), y)
+        self._n_evaluations[rows] += 1
+        return Start(t, y, k)
 
     def _add_to_times(self, index: Tensor, rows: Tensor, g: Tensor) -> None:
         if self.g_ts is None:

@@ -13,6 +13,7 @@ import torch
 from odeum.eager.field import RowField
 from odeum.eager.records import Record
 from odeum.eager.stepper import Memory, Step, Stepper
+from odeum.gradient.inputs import Isolated, stored_bytes
 from odeum.types import Tensor
 
 ROOM_BYTES = 128 * 2**20
@@ -83,17 +84,21 @@ class Tape:
     """Takes steps and remembers those that rows accept; see :class:`Recorder`.
 
     Args:
-        bytes_per_evaluation: what autograd stores for one row's evaluation of the field.
-        wants_times: whether gradients of times are asked for.
+        cut: what is solved, with the evaluation it starts from.
 
     Attributes:
         steps: those that rows accepted.
+        start: that evaluation, where there is room for it.
     """
 
-    def __init__(self, bytes_per_evaluation: float, *, wants_times: bool) -> None:
+    def __init__(self, cut: Isolated) -> None:
+        assert cut.start is not None
         self.steps = Entries()
-        self._wants_times = wants_times
-        self._bytes_per_evaluation = bytes_per_evaluation
+        self._wants_times = cut.wants_times
+        n_bytes = stored_bytes(cut.start.k, cut.leaves)
+        self.start = cut.start if n_bytes <= ROOM_BYTES else None
+        # Its value is kept besides: the stages of a step, of which the sums of them are made.
+        self._bytes_per_evaluation = n_bytes / len(cut.k0) + cut.k0[0].nbytes
         self._room = float(ROOM_BYTES)
         self._recorded: Recorded | None = None
 
