@@ -13,7 +13,7 @@ from odeum.eager.times import Times
 from odeum.types import Tensor
 
 FLUSH_BYTES = 16 * 2**20
-"""Derivatives kept before the outputs inside their steps are evaluated."""
+"""Steps kept before the outputs inside them are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Outputs:
     def add(self, segments: Segments) -> None:
         """Takes accepted steps; of each row in the order of time."""
         self._waiting.append(segments)
-        self._bytes += segments.ks.numel() * segments.ks.element_size()
+        self._bytes += sum(x.nbytes for x in segments.tensors)
         if self._bytes > FLUSH_BYTES:
             self._flush()
 
