@@ -13,6 +13,7 @@ import torch
 
 from odeum.eager.field import RowField
 from odeum.eager.recording import carries_tangents, is_transformed
+from odeum.eager.tangents import ExplicitZeros
 from odeum.errors import InputError
 from odeum.types import Tensor
 
@@ -87,7 +88,8 @@ def _differentiated(forward: Callable[[], Tensor], reverse: Callable[[], Tensor]
     """Forward mode; reverse mode for fields that it does not get through."""
     load_forward_mode()
     try:
-        return forward()
+        with ExplicitZeros():
+            return forward()
     except (RuntimeError, NotImplementedError) as error:
         reason = error
     try:

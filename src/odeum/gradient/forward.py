@@ -8,22 +8,25 @@ steps' own rounding parts them from the exact gradient of the steps taken.
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from odeum.eager.field import PerRow
+from odeum.eager.field import PerRow, RowField
 from odeum.eager.jacobian import load_forward_mode
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.recording import unrecorded
 from odeum.eager.records import Watch
+from odeum.eager.tangents import ExplicitZeros
 from odeum.errors import InputError
 from odeum.gradient.inputs import Args, Isolated, isolate
 from odeum.methods import SciPy
-from odeum.types import Tensor
+from odeum.types import Field, PyTree, Tensor
 
 
 @dataclass(frozen=True)
@@ -186,20 +189,17 @@ class _Run:
         primals = tuple(seeds.like for _, seeds in wanted)
         problem = replace(self._cut.problem, on_failure=None, on_progress=None)
 
-        def states(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-            again = replace(problem, watches=tuple(_copied(watch) for watch in watches))
+        def states(field: RowField, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+            again = replace(
+                problem, field=field, watches=tuple(_copied(watch) for watch in watches)
+            )
             moved = dict(zip((i for i, _ in wanted), inputs, strict=True))
             return self._moved(again, moved)
 
-        load_forward_mode()
         n = [seeds.n for _, seeds in wanted]
         for numbers in torch.arange(sum(n), device=problem.y0.device).split(self._chunk):
-            tangents = tuple(
-                seeds.tangents(numbers - sum(n[:i])) for i, (_, seeds) in enumerate(wanted)
-            )
-            ys, marked = torch.func.vmap(
-                lambda *along: torch.func.jvp(states, primals, along)[1], randomness="same"
-            )(*tangents)
+            tangents = [seeds.tangents(numbers - sum(n[:i])) for i, (_, seeds) in enumerate(wanted)]
+            ys, marked = _derivatives(states, problem.field, primals, tangents)
             # What a row that fails leaves behind has no derivative.
             ys = ys.masked_fill(~outcome.ys.isfinite(), 0.0)
             self.sensitivities.append((ys, marked))
@@ -223,7 +223,7 @@ class _Run:
             field=problem.field.with_args(args.replaced(leaves)),
         )
         captured = {id(self._cut.inputs[i]): x for i, x in moved.items() if i >= first_captured}
-        with _InPlaceOf(captured):
+        with ExplicitZeros(), _InPlaceOf(captured):
             outcome = problem.solve()
         return outcome.ys, outcome.marked.y
 
@@ -268,6 +268,93 @@ class _Forward(torch.autograd.Function):
         return (None, *ctx.run.pulled(g_ys, g_marked))
 
 
+States = Callable[..., tuple[Tensor, Tensor]]
+"""``(field, *inputs) -> (states at outputs, states at marks)``."""
+
+
+def _derivatives(
+    states: States, field: RowField, primals: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Of the states in each of some directions, [k, time, batch, dim] and [k, marks, dim].
+
+    Raises:
+        InputError: where torch does not get through the field.
+    """
+    load_forward_mode()
+    try:
+        return torch.func.vmap(
+            lambda *along: torch.func.jvp(partial(states, field), tuple(primals), along)[1],
+            randomness="same",
+        )(*tangents)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = error
+    # Numbers decided on, own backward passes: without a transform a field may do more.
+    field = field.with_field(_OnLeaves(field.field))
+    try:
+        each = [_derivative(states, field, primals, along) for along in zip(*tangents, strict=True)]
+    except RuntimeError as error:
+        raise InputError(
+            f'gradient="forward" does not get through the field ({str(error).splitlines()[0]}): '
+            'differentiate inside it by torch.func.grad, or use gradient="discrete"'
+        ) from reason
+    ys, marked = zip(*each, strict=True)
+    return torch.stack(ys), torch.stack(marked)
+
+
+def _derivative(
+    states: States, field: RowField, primals: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Of the states in one direction, by dual numbers."""
+    # Torch switches tangents off while it runs the forward pass of a Function.
+    with forward_ad._set_fwd_grad_enabled(True), forward_ad.dual_level():
+        duals = [
+            forward_ad.make_dual(primal, tangent.contiguous())
+            for primal, tangent in zip(primals, tangents, strict=True)
+        ]
+        outputs = [forward_ad.unpack_dual(x) for x in states(field, *duals)]
+        ys, marked = (
+            torch.zeros_like(x.primal) if x.tangent is None else x.tangent for x in outputs
+        )
+    return ys, marked
+
+
+class _OnLeaves:
+    """A field on dual numbers that may be differentiated inside by ``torch.autograd``.
+
+    What it is given wants a gradient, so that it need not be cut off from its tangent, as it would
+    be by ``y.detach().requires_grad_()``; what it returns does not.
+
+    Args:
+        field: the user's.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+
+    def __call__(self, t: Tensor, y: PyTree, *args: PyTree) -> PyTree:
+        """The field's value."""
+        return pytree.tree_map(_cut, self._field(*pytree.tree_map(_leaf, (t, y, *args))))
+
+
+def _leaf(x: Any) -> Any:
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        return x
+    primal, tangent = forward_ad.unpack_dual(x)
+    with torch.enable_grad():
+        primal = primal.detach().requires_grad_()
+        return primal if tangent is None else forward_ad.make_dual(primal, tangent)
+
+
+def _cut(x: Any) -> Any:
+    if not isinstance(x, torch.Tensor) or not x.requires_grad:
+        return x
+    primal, tangent = forward_ad.unpack_dual(x)
+    primal = primal.detach()
+    return primal if tangent is None else forward_ad.make_dual(primal, tangent.detach())
+
+
 class _InPlaceOf(TorchFunctionMode):
     """Torch's functions take other tensors in the place of some, wherever those come from.
 
@@ -289,10 +376,18 @@ class _InPlaceOf(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        args, kwargs = pytree.tree_map_only(
-            torch.Tensor, lambda x: self._tensors.get(id(x), x), (args, kwargs or {})
-        )
+        args = tuple([self._taken(x) for x in args])
+        kwargs = {name: self._taken(x) for name, x in (kwargs or {}).items()}
         return func(*args, **kwargs)
+
+    def _taken(self, given: Any) -> Any:
+        if isinstance(given, torch.Tensor):
+            return self._tensors.get(id(given), given)
+        if isinstance(given, list | tuple):
+            taken = [self._taken(x) for x in given]
+            same = all(x is y for x, y in zip(given, taken, strict=True))
+            return given if same else type(given)(taken)
+        return given
 
 
 def _copied(watch: Watch) -> Watch:
