@@ -30,7 +30,7 @@ from scipy.integrate import solve_ivp
 from torch import nn
 
 import odeum
-from odeum.api import GRADIENTS
+from odeum.gradient.registry import GRADIENTS
 
 LEFT_OUT = ("none", "forward")
 """No gradient; and one that integrates a sensitivity for each of 4051 parameters."""

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import odeum
-from odeum.api import GRADIENTS
+from odeum.gradient.registry import GRADIENTS
 from odeum.plots.style import COLOURS, FAINT, applied, dress, save
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -23,8 +23,8 @@ import matplotlib.pyplot as plt
 import torch
 
 import odeum
-from odeum.api import GRADIENTS
 from odeum.gradient import Discrete
+from odeum.gradient.registry import GRADIENTS
 from odeum.memory import PeakMemory
 from odeum.plots.style import COLOURS, FAINT, applied, dress, save
 

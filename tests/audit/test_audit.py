@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import odeum
-from odeum.api import GRADIENTS
 from odeum.audit.table import Row, recommendation
+from odeum.gradient.registry import GRADIENTS
 
 
 class Doubled(torch.autograd.Function):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import odeum
-from odeum.api import GRADIENTS
+from odeum.gradient.registry import GRADIENTS
 
 EXACT = ("autograd", "discrete", "forward", "reversible")
 """Gradients of the steps taken; the others are solutions of an equation, to their tolerance."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import odeum
-from odeum.api import GRADIENTS
+from odeum.gradient.registry import GRADIENTS
 
 TS = torch.linspace(0.0, 1.0, 4)
 EVERY = sorted(set(GRADIENTS) - {"none"})

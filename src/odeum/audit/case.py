@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from odeum.api import Gradient, solve
+from odeum.api import solve
 from odeum.eager.field import PerRow, RowField
 from odeum.errors import InputError
 from odeum.gradient.inputs import Args, captured_tensors, modules_read
+from odeum.gradient.registry import Gradient
 from odeum.solution import Solution
 from odeum.tree import structure_of
 from odeum.types import Field, PyTree, Tensor

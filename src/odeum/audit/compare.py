@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from odeum import methods
-from odeum.api import GRADIENTS, Gradient
 from odeum.audit.case import Case, in_double, untouched
 from odeum.audit.table import Audit, Row, recommendation
-from odeum.errors import InputError, unknown_name
+from odeum.errors import InputError
+from odeum.gradient.registry import GRADIENTS, Gradient, gradient_of
 from odeum.memory import PeakMemory
 from odeum.types import Field, PyTree, Tensor
 
@@ -87,8 +87,7 @@ def audit(
     """
     chosen = list(gradients) if gradients is not None else [g for g in GRADIENTS if g != "none"]
     for gradient in chosen:
-        if not callable(gradient) and gradient not in GRADIENTS:
-            raise unknown_name("gradient", str(gradient), GRADIENTS)
+        gradient_of(gradient)  # raises where there is no such name
     for name in ("gradient", "on_failure", "dense", "progress"):
         if name in options:
             raise InputError(f"audit takes no {name}=: it chooses that for itself")

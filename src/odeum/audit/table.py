@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from odeum.api import GRADIENTS
+from odeum.gradient.registry import GRADIENTS
 
 AS_FAST = 1.25
 """Gradients within this factor of the fastest count as fast; memory then decides."""

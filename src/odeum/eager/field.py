@@ -194,7 +194,7 @@ class RowField:
         """
         if self._integrals is None:
             return f
-        inputs, dy = self.inputs(t, y), f if self._direct else self._unflatten(f)
+        inputs, dy = self.inputs(t, y), f if self._direct else self.unflatten(f)
         return torch.cat([f, self._integrands(self._integrals, inputs, dy, len(y))], -1)
 
     def _integrands(
@@ -219,6 +219,12 @@ class RowField:
         # Laid out as without them: a matrix product may round otherwise where it is not.
         return y[..., : self.dim].contiguous()
 
+    def unflatten(self, y: Tensor) -> PyTree:
+        """The user's state, its tensors [*lead, batch, *shape], from rows [*lead, rows, dim]."""
+        if self.joint and self.structure.batch_shape:
+            y = y.reshape(*y.shape[:-2], self.structure.batch_shape[0], -1)
+        return self.structure.unflatten(y)
+
     def inputs(self, t: Tensor, y: Tensor) -> tuple[Any, ...]:
         """What the user's functions are called with, from times [rows, 1] and states [rows, dim].
 
@@ -233,7 +239,7 @@ class RowField:
             )
             t = torch.minimum(torch.maximum(t, earliest), latest)
         if not self._direct:
-            state = self._unflatten(y)
+            state = self.unflatten(y)
             rank = pytree.tree_leaves(state)[0].ndim
             t = t.reshape(() if self.scalar_time else (len(y),) + (1,) * (rank - 1))
         return (t, state, self._args) if self._has_args else (t, state)
@@ -249,11 +255,6 @@ class RowField:
             if explained is error:
                 raise
             raise explained from error
-
-    def _unflatten(self, y: Tensor) -> PyTree:
-        if self.joint and self.structure.batch_shape:
-            y = y.reshape(self.structure.batch_shape[0], -1)
-        return self.structure.unflatten(y)
 
     def _cut(self, leaf: Any) -> Any:
         if not isinstance(leaf, PerRow):

@@ -7,6 +7,7 @@ from torch import nn
 from odeum.api import solve
 from odeum.eager.options import StepOptions
 from odeum.errors import InputError
+from odeum.gradient.registry import Gradient
 from odeum.solution import Solution
 from odeum.types import PyTree, Tensor
 
@@ -19,7 +20,7 @@ class NeuralODE(nn.Module):
         method: a name from ``odeum.methods.names()`` or a method object.
         rtol: relative tolerance per step, > 0.
         atol: absolute tolerance, in units of the state, >= 0.
-        gradient: how the solve is differentiated; see :func:`odeum.solve`.
+        gradient: how the solve is differentiated, a name or an object; see :func:`odeum.solve`.
         step: bounds on the steps.
         on_failure: "raise", or "mask": rows that fail hold NaN after their failure.
 
@@ -41,7 +42,7 @@ class NeuralODE(nn.Module):
         method: Any = "tsit5",
         rtol: float | Tensor = 1e-4,
         atol: float | Tensor = 1e-6,
-        gradient: str = "discrete",
+        gradient: str | Gradient = "discrete",
         step: StepOptions | None = None,
         on_failure: str = "raise",
     ) -> None:
