@@ -88,9 +88,14 @@ def _with_zeros(args: tuple[Any, ...]) -> tuple[Any, ...]:
     ):
         return args
     return tuple(
-        forward_ad.make_dual(x, torch.zeros_like(x)) if is_bare and x.is_floating_point() else x
+        _with_zero(x) if is_bare and x.is_floating_point() else x
         for x, is_bare in zip(args, bare, strict=True)
     )
+
+
+def _with_zero(x: Tensor) -> Tensor:
+    x = x.contiguous()  # a tangent is laid out as its number, in memory of its own
+    return forward_ad.make_dual(x, torch.zeros_like(x))
 
 
 def _tangents_of() -> Callable[[Tensor], bool] | None:

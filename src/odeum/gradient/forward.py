@@ -310,7 +310,7 @@ def _derivative(
     # Torch switches tangents off while it runs the forward pass of a Function.
     with forward_ad._set_fwd_grad_enabled(True), forward_ad.dual_level():
         duals = [
-            forward_ad.make_dual(primal, tangent.contiguous())
+            forward_ad.make_dual(primal.contiguous(), tangent.contiguous())
             for primal, tangent in zip(primals, tangents, strict=True)
         ]
         outputs = [forward_ad.unpack_dual(x) for x in states(field, *duals)]
