@@ -24,6 +24,7 @@ from odeum.eager.recording import unrecorded
 from odeum.eager.records import Watch
 from odeum.eager.tangents import ExplicitZeros
 from odeum.errors import InputError
+from odeum.gradient.batched import one_at_a_time
 from odeum.gradient.inputs import Args, Isolated, isolate
 from odeum.methods import SciPy
 from odeum.types import Field, PyTree, Tensor
@@ -262,6 +263,7 @@ class _Forward(torch.autograd.Function):
         return outcome.ys, outcome.marked.y
 
     @staticmethod
+    @one_at_a_time
     @once_differentiable
     def backward(ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None) -> tuple[Any, ...]:
         _ = ctx.saved_tensors  # raises where one was changed
