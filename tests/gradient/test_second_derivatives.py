@@ -6,7 +6,8 @@ import torch
 import odeum
 from odeum.gradient import Discrete
 
-STEP = {"step": odeum.StepOptions(fixed=0.4)}
+STEP = {"step": odeum.StepOptions(fixed=0.35)}
+"""No step ends where an output is asked for: there gradients of times have kinks."""
 
 
 def field(t, y, args):
@@ -120,11 +121,11 @@ def test_a_gradient_penalty_is_trained_through():
     for _ in range(6):
         ys = odeum.solve(lambda t, y: net(y), y0, ts, rtol=1e-3).ys[-1]
         (g,) = torch.autograd.grad(ys.square().sum(), y0, create_graph=True)
-        penalties.append(g.square().sum())
+        penalties.append(penalty := g.square().sum())
         optimiser.zero_grad()
-        penalties[-1].backward(inputs=list(net.parameters()))
+        penalty.backward(inputs=list(net.parameters()))
         optimiser.step()
-    assert float(penalties[-1]) < float(penalties[0])
+    assert penalties[-1].item() < penalties[0].item()
 
 
 def test_through_breaks():
