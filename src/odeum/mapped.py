@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from odeum.eager.event import Event
 from odeum.eager.field import RowField
 from odeum.eager.recording import is_transformed, unrecorded
+from odeum.eager.tangents import inner_derivatives_explained
 from odeum.errors import InputError, SolveError
 from odeum.methods import Auto
 from odeum.solution import EventRecord, Solution
@@ -276,7 +277,7 @@ def map_to_solve(field: RowField, y0: PyTree, ts: Tensor, shared: PyTree) -> Map
         shared: what all entries must have in common.
 
     Raises:
-        InputError: where that is mapped.
+        InputError: where that is mapped, or the field differentiates inside as no transform allows.
     """
     if not is_transformed():
         return None
@@ -287,7 +288,7 @@ def map_to_solve(field: RowField, y0: PyTree, ts: Tensor, shared: PyTree) -> Map
     flat = field.structure.flatten(y0)
     flat = flat.reshape(1, -1) if field.joint else flat
     t0 = (ts[0] if ts.ndim == 2 else ts[:1]).unsqueeze(-1).expand(len(flat), 1)
-    with unrecorded():
+    with unrecorded(), inner_derivatives_explained():
         return map_of(y0, ts, field(t0.to(flat.dtype), flat))
 
 

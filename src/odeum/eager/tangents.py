@@ -5,7 +5,8 @@ makes the missing tangent a symbolic zero, whose shape it infers anew in Python 
 a hundred times the cost of adding a zero. So zeros are handed over as zeros. Knows of no solve.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from torch._C import _functorch
 from torch._C._functorch import TransformType
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
-from odeum.types import Tensor
+from odeum.errors import InputError
+from odeum.types import Field, PyTree, Tensor
 
 _aten = torch.ops.aten
 _BY_NUMBER: dict[Any, Callable[..., Tensor]] = {
@@ -113,3 +116,69 @@ def _tangents_of() -> Callable[[Tensor], bool] | None:
 
 def _is_dual(x: Tensor) -> bool:
     return forward_ad.unpack_dual(x).tangent is not None
+
+
+class OnLeaves:
+    """A field on dual numbers that may be differentiated inside by ``torch.autograd``.
+
+    What it is given wants a gradient, so that it need not be cut off from its tangent, as it would
+    be by ``y.detach().requires_grad_()``; what it returns wants one only where that is recorded.
+
+    Args:
+        field: the user's.
+
+    Example:
+        >>> def slope(t, y):  # of y^3
+        ...     with torch.enable_grad():
+        ...         y = y if y.requires_grad else y.detach().requires_grad_()
+        ...         return torch.autograd.grad((y**3).sum(), y, create_graph=True)[0]
+        >>> with torch.no_grad(), forward_ad.dual_level():
+        ...     y = forward_ad.make_dual(torch.ones(1), torch.ones(1))
+        ...     tuple(forward_ad.unpack_dual(OnLeaves(slope)(0.0, y)))
+        (tensor([3.]), tensor([6.]))
+    """
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+
+    def __call__(self, t: Tensor, y: PyTree, *args: PyTree) -> PyTree:
+        """The field's value."""
+        if _functorch.peek_interpreter_stack() is not None:  # which sees to what it is given
+            return self._field(t, y, *args)
+        dy = self._field(*pytree.tree_map(_leaf, (t, y, *args)))
+        return dy if torch.is_grad_enabled() else pytree.tree_map(_cut, dy)
+
+
+def _leaf(x: Any) -> Any:
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.requires_grad:
+        return x
+    primal, tangent = forward_ad.unpack_dual(x)
+    with torch.enable_grad():
+        primal = primal.detach().requires_grad_()
+        return primal if tangent is None else forward_ad.make_dual(primal, tangent)
+
+
+def _cut(x: Any) -> Any:
+    if not isinstance(x, torch.Tensor) or not x.requires_grad:
+        return x
+    primal, tangent = forward_ad.unpack_dual(x)
+    primal = primal.detach()
+    return primal if tangent is None else forward_ad.make_dual(primal, tangent.detach())
+
+
+@contextmanager
+def inner_derivatives_explained() -> Iterator[None]:
+    """A field that differentiates inside as no transform of ``torch.func`` allows is told so.
+
+    Raises:
+        InputError: where it does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "requires_grad_()" not in str(error):
+            raise
+        raise InputError(
+            "the field differentiates inside by torch.autograd, which torch.func does not let it: "
+            "use torch.func.grad there, or differentiate the solve by .backward()"
+        ) from error

@@ -22,12 +22,12 @@ from odeum.eager.jacobian import load_forward_mode
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.recording import unrecorded
 from odeum.eager.records import Watch
-from odeum.eager.tangents import ExplicitZeros
+from odeum.eager.tangents import ExplicitZeros, OnLeaves
 from odeum.errors import InputError
 from odeum.gradient.batched import one_at_a_time
 from odeum.gradient.inputs import Args, Isolated, isolate
 from odeum.methods import SciPy
-from odeum.types import Field, PyTree, Tensor
+from odeum.types import Tensor
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ def _derivatives(
     except RuntimeError as error:
         reason = error
     # Numbers decided on, own backward passes: without a transform a field may do more.
-    field = field.with_field(_OnLeaves(field.field))
+    field = field.with_field(OnLeaves(field.field))
     try:
         each = [_derivative(states, field, primals, along) for along in zip(*tangents, strict=True)]
     except RuntimeError as error:
@@ -320,41 +320,6 @@ def _derivative(
             torch.zeros_like(x.primal) if x.tangent is None else x.tangent for x in outputs
         )
     return ys, marked
-
-
-class _OnLeaves:
-    """A field on dual numbers that may be differentiated inside by ``torch.autograd``.
-
-    What it is given wants a gradient, so that it need not be cut off from its tangent, as it would
-    be by ``y.detach().requires_grad_()``; what it returns does not.
-
-    Args:
-        field: the user's.
-    """
-
-    def __init__(self, field: Field) -> None:
-        self._field = field
-
-    def __call__(self, t: Tensor, y: PyTree, *args: PyTree) -> PyTree:
-        """The field's value."""
-        return pytree.tree_map(_cut, self._field(*pytree.tree_map(_leaf, (t, y, *args))))
-
-
-def _leaf(x: Any) -> Any:
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        return x
-    primal, tangent = forward_ad.unpack_dual(x)
-    with torch.enable_grad():
-        primal = primal.detach().requires_grad_()
-        return primal if tangent is None else forward_ad.make_dual(primal, tangent)
-
-
-def _cut(x: Any) -> Any:
-    if not isinstance(x, torch.Tensor) or not x.requires_grad:
-        return x
-    primal, tangent = forward_ad.unpack_dual(x)
-    primal = primal.detach()
-    return primal if tangent is None else forward_ad.make_dual(primal, tangent.detach())
 
 
 class _InPlaceOf(TorchFunctionMode):
