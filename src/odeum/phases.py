@@ -15,6 +15,7 @@ from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.recording import is_recorded, is_transformed
 from odeum.eager.records import END, Failure, Marked
+from odeum.eager.times import spacing
 from odeum.errors import InputError
 from odeum.solution import Stats, Status
 from odeum.types import Tensor
@@ -23,7 +24,7 @@ MARGIN = 4
 """Roundings of the time at a break at which the field is not asked for."""
 
 QUICK = 1000
-"""Roundings of the time within which a row jumps again that hardly gets on."""
+"""Spacings of the time within which a row jumps again that hardly gets on."""
 
 PATIENCE = 32
 """Quick jumps, one after the other, that show that there is no end of them."""
@@ -286,9 +287,8 @@ class _Phases:
         last = torch.empty_like(self._times.start)
         last[before.rows] = before.t.detach()
         t, last = front.t.detach(), last[front.rows]
-        eps = torch.finfo(t.dtype).eps
-        reach = torch.maximum(t.abs(), eps * self._times.end[front.rows].detach().abs())
-        quick = ((t - last).abs() <= QUICK * eps * reach).squeeze(-1) & front.fired.any(-1)
+        near = spacing(t, self._times.end[front.rows])
+        quick = ((t - last).abs() <= QUICK * near).squeeze(-1) & front.fired.any(-1)
         self._n_quick[front.rows] = torch.where(quick, self._n_quick[front.rows] + 1, 0)
         endless = self._n_quick[front.rows] >= PATIENCE
         if not bool(endless.any()):

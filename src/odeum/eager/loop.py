@@ -27,7 +27,7 @@ from odeum.eager.records import (
     State,
 )
 from odeum.eager.stepper import Memory, Step, Stepper
-from odeum.eager.times import Times
+from odeum.eager.times import Times, spacing
 from odeum.solution import Status
 from odeum.types import Tensor
 
@@ -281,10 +281,8 @@ class Loop:
 
     def _too_small(self) -> Tensor:
         """Whether the next step is below what moves the time, or what the user allows, [rows]."""
-        eps = torch.finfo(self._t.dtype).eps
-        reach = torch.maximum(self._t.detach().abs(), eps * self._times.end[self._rows].abs())
-        spacing = torch.nextafter(reach, torch.full_like(reach, torch.inf)) - reach
-        smallest = torch.clamp(10 * spacing, min=self._limits.h_min)
+        near = spacing(self._t, self._times.end[self._rows])
+        smallest = torch.clamp(10 * near, min=self._limits.h_min)
         return (self._h.abs() < smallest).squeeze(-1)
 
     def _retaken(self, step: Step, accept: Tensor) -> Step:

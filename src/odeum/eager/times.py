@@ -92,9 +92,26 @@ class Times:
         index = torch.arange(len(step), device=step.device) + (first - before)[step]
         return step, index
 
+    def add_to(self, totals: Tensor, index: Tensor, rows: Tensor, values: Tensor) -> None:
+        """Adds numbers [k] to those of the output times of indices and rows, laid out as ``ts``."""
+        at = (index, rows) if self.per_row else (index,)
+        totals.index_put_(at, values, accumulate=True)
+
     def has_interior(self, rows: Tensor, t: Tensor, t1: Tensor) -> Tensor:
         """Which steps have an output strictly inside, [steps]."""
         return self.counts(rows, t, torch.nextafter(t1, t))[1] > 0
+
+
+def spacing(t: Tensor, end: Tensor) -> Tensor:
+    """Distance of times from the next larger number; near zero, from that of roundings of an end.
+
+    Example:
+        >>> spacing(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 4.0]))
+        tensor([1.1921e-07, 5.6843e-14])
+    """
+    t, end = t.detach().abs(), end.detach().abs()
+    reach = torch.maximum(t, torch.finfo(t.dtype).eps * end)
+    return torch.nextafter(reach, torch.full_like(reach, torch.inf)) - reach
 
 
 def _check(ts: Tensor, n_rows: int) -> None:

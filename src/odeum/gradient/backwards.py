@@ -25,6 +25,7 @@ from odeum.eager.steppers import stepper_of
 from odeum.errors import SolveError
 from odeum.gradient.observations import Observations
 from odeum.gradient.quadrature import ParameterIntegral, n_at_once
+from odeum.gradient.totals import TimeGradients
 from odeum.methods import Method
 from odeum.solution import Stats, Status
 from odeum.tree import structure_of
@@ -126,26 +127,25 @@ class BackwardSolve:
         n_evaluations = self._work.n_evaluations + self.integral.n_evaluations
         return replace(self._work, n_evaluations=n_evaluations)
 
-    def of_times(self) -> tuple[Tensor, Tensor | None]:
-        """Gradients of the output times and of the times where rows start, where those differ.
+    def of_times(self, *, wanted: bool) -> TimeGradients:
+        """Gradients of the output times and of the times where rows start.
 
         An output moves with its time by ``f``; the solve, by ``-f`` with where it starts.
         """
-        problem, times, seen = self._problem, self._problem.times(), self._observations
+        times, seen = self._problem.times(), self._observations
         assert seen is not None
-        g_ts = torch.zeros_like(problem.ts)
+        totals = TimeGradients(times, wanted=wanted)
+        if not wanted:
+            return totals
         at = ((seen.index >= 0) & (seen.g != 0).any(-1)).nonzero().squeeze(-1)
-        rows, index = seen.rows[at], seen.index[at]
+        rows = seen.rows[at]
         of_outputs = self._along_field(rows, seen.t[at], seen.y[at], seen.g[at])
-        g_ts.index_put_((index, rows) if times.per_row else (index,), of_outputs, accumulate=True)
+        totals.add(seen.index[at], rows, of_outputs)
         rows = (self._a != 0).any(-1).nonzero().squeeze(-1)
-        start = times.start.squeeze(-1)
-        of_start = -self._along_field(rows, start[rows], problem.y0[rows], self._a[rows])
-        if problem.start is None:
-            first = torch.zeros_like(rows)
-            g_ts.index_put_((first, rows) if times.per_row else (first,), of_start, accumulate=True)
-            return g_ts, None
-        return g_ts, torch.zeros_like(start).index_put_((rows,), of_start).unsqueeze(-1)
+        start, y0 = times.start.squeeze(-1), self._problem.y0
+        of_start = -self._along_field(rows, start[rows], y0[rows], self._a[rows])
+        totals.arrive(torch.zeros_like(start).index_put_((rows,), of_start))
+        return totals
 
     def _along_field(self, rows: Tensor, t: Tensor, y: Tensor, g: Tensor) -> Tensor:
         """``g . f(t, y)``, [n], in the dtype of the times."""

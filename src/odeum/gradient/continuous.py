@@ -15,8 +15,10 @@ from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
 from odeum.errors import InputError
 from odeum.gradient.backwards import BackwardSolve, Equation
+from odeum.gradient.batched import one_at_a_time
 from odeum.gradient.inputs import Isolated, Weights, isolate
 from odeum.gradient.observations import observations_of
+from odeum.gradient.refusal import refusing
 from odeum.types import Tensor
 
 
@@ -55,11 +57,7 @@ def solve(problem: Problem, plan: Callable[[Problem], Plan]) -> Outcome:
     # Not kept: what the backward pass needs of it is saved by autograd.
     outcome, run.outcome = run.outcome, None
     assert outcome is not None
-    anchor = next(x for x in cut.inputs if x is not None and x.requires_grad)
-    segments = [
-        replace(part, y=_WithoutGradient.apply(part.y, anchor))
-        for part in (outcome.segments if problem.dense else [])
-    ]
+    segments = refusing(outcome.segments if problem.dense else [], cut.inputs, "continuous")
     return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
 
 
@@ -107,6 +105,7 @@ class _Continuous(torch.autograd.Function):
         return outcome.ys, outcome.marked.y
 
     @staticmethod
+    @one_at_a_time
     @once_differentiable
     def backward(ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None) -> tuple[Any, ...]:
         run: _Run = ctx.run
@@ -119,22 +118,7 @@ class _Continuous(torch.autograd.Function):
         g_y0 = solver.run(observations_of(problem, ys, marked, g_ys, g_marked))
         if g_ys is not None and problem.start is None:
             g_y0 = g_y0 + g_ys[0]
-        g_ts, g_start = solver.of_times() if any(ctx.needs_input_grad[2:4]) else (None, None)
+        of_times = solver.of_times(wanted=any(ctx.needs_input_grad[2:4]))
         if problem.on_backward is not None:
             problem.on_backward(solver.stats())
-        return (None, g_y0, g_ts, g_start, *solver.g_leaves)
-
-
-class _WithoutGradient(torch.autograd.Function):
-    """Lets a tensor pass, and refuses to be differentiated rather than give a wrong zero."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        raise InputError(
-            "the adjoint gives no gradient to dense output: put the times in ts, or use "
-            "gradient='discrete' with a method of odeum's own"
-        )
+        return (None, g_y0, of_times.ts, of_times.start, *solver.g_leaves)

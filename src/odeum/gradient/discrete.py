@@ -15,6 +15,7 @@ from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import Recorder
 from odeum.errors import InputError
 from odeum.gradient import adjoint
+from odeum.gradient.batched import one_at_a_time
 from odeum.gradient.checkpoints import CheckpointTape
 from odeum.gradient.inputs import Args, Isolated, Start, Weights, isolate
 from odeum.gradient.retrace import Retrace
@@ -137,7 +138,8 @@ class _Run:
         g_y0 = sweep.run(g_ys, g_marked, dense)
         if problem.on_backward is not None:
             problem.on_backward(sweep.stats())
-        return (g_y0, sweep.g_ts, sweep.g_start, *sweep.g_leaves)
+        of_times = sweep.of_times
+        return (g_y0, of_times.ts, of_times.start, *sweep.of_leaves.gradients)
 
     def retrace(
         self, y0: Tensor, ts: Tensor, start: Tensor | None, *leaves: Tensor
@@ -172,6 +174,7 @@ class _Discrete(torch.autograd.Function):
         return (outcome.ys, outcome.marked.y, *dense)
 
     @staticmethod
+    @one_at_a_time
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
         run: _Run = ctx.run
         inputs = ctx.saved_tensors  # raises where one was changed

@@ -15,7 +15,9 @@ from odeum import methods
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.reversible import ReversibleRungeKutta
 from odeum.errors import InputError
+from odeum.gradient.batched import one_at_a_time
 from odeum.gradient.inputs import Isolated, Weights, isolate
+from odeum.gradient.refusal import refusing
 from odeum.gradient.way_back import Trail, WayBack
 from odeum.types import Tensor
 
@@ -83,8 +85,7 @@ class Reversible:
         # Kept, it would hold its own graph for ever.
         outcome, run.outcome = run.outcome, None
         assert outcome is not None
-        anchor = next(x for x in cut.inputs if x is not None and x.requires_grad)
-        segments = [replace(part, y=_NoGradient.apply(part.y, anchor)) for part in outcome.segments]
+        segments = refusing(outcome.segments, cut.inputs, "reversible")
         return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
 
     def _reversible(self, problem: Problem) -> ReversibleRungeKutta:
@@ -126,6 +127,7 @@ class _Reversible(torch.autograd.Function):
         return outcome.ys, outcome.marked.y
 
     @staticmethod
+    @one_at_a_time
     @once_differentiable
     def backward(ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None) -> tuple[Any, ...]:
         run: _Run = ctx.run
@@ -136,19 +138,5 @@ class _Reversible(torch.autograd.Function):
         g_y0 = way.run(g_ys, g_marked)
         if problem.on_backward is not None:
             problem.on_backward(way.stats())
-        return (None, g_y0, way.g_ts, way.g_start, *way.g_leaves)
-
-
-class _NoGradient(torch.autograd.Function):
-    """Lets a tensor pass, and refuses to be differentiated rather than give a wrong zero."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        raise InputError(
-            "the reversible gradient does not reach dense output: put the times in ts, or use "
-            'gradient="discrete"'
-        )
+        of_times = way.of_times
+        return (None, g_y0, of_times.ts, of_times.start, *way.of_leaves.gradients)

@@ -12,9 +12,10 @@ import torch
 from odeum.eager.field import RowField
 from odeum.eager.problem import Problem
 from odeum.eager.recording import first_derivative
-from odeum.eager.records import NOT_CUT, Record
+from odeum.eager.records import Record
 from odeum.gradient.inputs import Start
 from odeum.gradient.tape import Entry, Recorded, Steps
+from odeum.gradient.totals import LeafGradients, TimeGradients
 from odeum.solution import Stats
 from odeum.types import Tensor
 
@@ -71,9 +72,8 @@ class Sweep:
         wants_times: whether the output times, or the times where rows start, want a gradient.
 
     Attributes:
-        g_leaves: gradients of ``leaves``, None where nothing depends on one.
-        g_ts: gradient of the output times, None where it is not wanted.
-        g_start: gradient of the times where rows start, None where those are output times.
+        of_leaves: gradients of ``leaves``.
+        of_times: gradients of the output times, and of the times where rows start.
     """
 
     def __init__(
@@ -89,11 +89,8 @@ class Sweep:
         self._start = start
         self._times = problem.times()
         self._steps = steps
-        self._leaves = leaves
-        self.g_leaves: list[Tensor | None] = [None] * len(leaves)
-        self._wants_times = wants_times
-        self.g_ts = torch.zeros_like(problem.ts) if wants_times else None
-        self.g_start: Tensor | None = None
+        self.of_leaves = LeafGradients(leaves)
+        self.of_times = TimeGradients(self._times, wanted=wants_times)
         # Cotangents of every row's current state, derivative there, and time.
         self._g_y = torch.zeros_like(problem.y0)
         self._g_k = torch.zeros_like(problem.y0)
@@ -235,20 +232,21 @@ class Sweep:
             outputs.append(k1)
             g_outputs.append(g_k1)
         inputs = [step.y] if recorded.k0 is None else [step.y, recorded.k0]
-        if self.g_ts is not None:
+        if self.of_times.wanted:
             inputs += [step.t, step.h]
-        g_y, *g_others = self._pull(outputs, g_outputs, inputs)
+        g_y, *g_others = self.of_leaves.pull(outputs, g_outputs, inputs)
         g_k0 = torch.zeros_like(g_y) if recorded.k0 is None else g_others.pop(0)
         if g_others:
             cotangents.t += g_others[0]
             cotangents.h += g_others[1]
-        self._move(record, g_y + cotangents.y, g_k0, self._pull_times(record, cotangents, g_t1))
+        g_t = self.of_times.pull_step(record, cotangents.t, cotangents.h, g_t1)
+        self._move(record, g_y + cotangents.y, g_k0, g_t)
 
     def _take_again(self, field: RowField, record: Record, *, with_end: bool) -> Recorded:
         """The step recorded by autograd, with a last stage that is ``f(t1, y1)`` or without."""
-        wants_times = self._wants_times
+        wanted = self.of_times.wanted
         with torch.enable_grad(), first_derivative():
-            t, h = (x.detach().requires_grad_(wants_times) for x in (record.t, record.h))
+            t, h = (x.detach().requires_grad_(wanted) for x in (record.t, record.h))
             y = record.y.detach().requires_grad_()
             k0 = field(t.to(y.dtype), y)
             step = record.stepper.record(field, t, h, y, k0, record.ks, with_end=with_end)
@@ -273,7 +271,7 @@ class Sweep:
         moments.flatten(1).index_add_(0, asked.step, terms.flatten(1))
         g_ks = (polynomials @ moments).to(record.y.dtype)
         cotangents.ks = g_ks if cotangents.ks is None else cotangents.ks + g_ks
-        if self.g_ts is None:
+        if not self.of_times.wanted:
             return
         # y(theta) = y + h sum_j b_j(theta) k_j with theta = (output - t) / h
         n = len(ks)
@@ -289,23 +287,8 @@ class Sweep:
         cotangents.h.index_add_(0, asked.step, g_h - g_output * theta)
         cotangents.t.index_add_(0, asked.step, -g_output)
         at = (asked.index >= 0).nonzero().squeeze(-1)
-        self._add_to_times(asked.index[at], record.rows[asked.step[at]], g_output[at])
-
-    def _pull_times(self, record: Record, cotangents: Cotangents, g_t1: Tensor) -> Tensor:
-        """The cotangent of where steps start, from those of where they end and how long they are.
-
-        ``t1 = t + h`` with ``h`` a constant, or, for a step cut to land on an output time,
-        ``h = output - t`` and ``t1`` that output time; likewise on an end that is none.
-        """
-        if self.g_ts is None:
-            return cotangents.t
-        if record.stops is None:
-            return cotangents.t + g_t1
-        landed = (record.stops != NOT_CUT).unsqueeze(-1)
-        at_output = (record.stops >= 0).unsqueeze(-1)
-        at_stop = torch.where(at_output, g_t1 + cotangents.h, 0.0)
-        self._add_to_times(record.stops.clamp(min=0), record.rows, at_stop)
-        return cotangents.t + torch.where(landed, -cotangents.h, g_t1)
+        rows = record.rows[asked.step[at]]
+        self.of_times.add(asked.index[at], rows, g_output[at].squeeze(-1))
 
     def _move(self, record: Record, g_y: Tensor, g_k: Tensor, g_t: Tensor) -> None:
         """Makes the start of a step where its rows now are."""
@@ -327,57 +310,21 @@ class Sweep:
                 start = self._start_again(rows)
             everywhere = len(start.k) == len(self._g_k)
             g_k = self._g_k if everywhere else self._g_k[rows]
-            inputs = [start.y, start.t] if self._wants_times else [start.y]
-            g_y, *g_t = self._pull([start.k], [g_k], inputs)
+            inputs = [start.y, start.t] if self.of_times.wanted else [start.y]
+            g_y, *g_t = self.of_leaves.pull([start.k], [g_k], inputs)
             at = slice(None) if everywhere else rows
             self._g_y[at] += g_y
             if g_t:
                 self._g_t[at] += g_t[0]
-        if self._times.starts_at_output:
-            self._add_to_times(torch.zeros_like(rows), rows, self._g_t[rows])
-        elif self._wants_times:
-            self.g_start = torch.zeros_like(self._times.start)
-            self.g_start[rows] = self._g_t[rows]
+        self.of_times.arrive(self._g_t.squeeze(-1))
 
     def _start_again(self, rows: Tensor) -> Start:
         with torch.enable_grad():
-            t = self._times.start[rows].detach().requires_grad_(self._wants_times)
+            t = self._times.start[rows].detach().requires_grad_(self.of_times.wanted)
             y = self._problem.y0[rows].detach().requires_grad_()
             k = self._problem.field.select(rows)(t.to(y.dtype), y)
         self._n_evaluations[rows] += 1
         return Start(t, y, k)
-
-    def _add_to_times(self, index: Tensor, rows: Tensor, g: Tensor) -> None:
-        if self.g_ts is None:
-            return
-        at = (index, rows) if self._times.per_row else (index,)
-        self.g_ts.index_put_(at, g.squeeze(-1), accumulate=True)
-
-    def _pull(
-        self, outputs: list[Tensor], g_outputs: list[Tensor], inputs: list[Tensor]
-    ) -> list[Tensor]:
-        """Cotangents of ``inputs``, zero where nothing depends on one; those of leaves add up."""
-        # What a field gives that is constant leads nowhere.
-        pairs = [(x, g) for x, g in zip(outputs, g_outputs, strict=True) if x.requires_grad]
-        if not pairs:
-            return [torch.zeros_like(x) for x in inputs]
-        # A graph the field closes over belongs to the user: it is not ours to free.
-        g_wanted = torch.autograd.grad(
-            [x for x, _ in pairs],
-            [*inputs, *self._leaves],
-            [g for _, g in pairs],
-            retain_graph=True,
-            allow_unused=True,
-        )
-        for i, g in enumerate(g_wanted[len(inputs) :]):
-            if g is not None:
-                total = self.g_leaves[i]
-                # The first one may share its memory with something else.
-                self.g_leaves[i] = g.clone() if total is None else total.add_(g)
-        return [
-            torch.zeros_like(x) if g is None else g
-            for x, g in zip(inputs, g_wanted[: len(inputs)], strict=True)
-        ]
 
 
 def _n_accepted(record: Record) -> int:

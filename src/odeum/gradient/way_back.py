@@ -15,10 +15,11 @@ import torch
 from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Problem
-from odeum.eager.records import NOT_CUT, Record
+from odeum.eager.records import Record
 from odeum.eager.reversible import Pair, ReversibleStepper
 from odeum.eager.stepper import Memory, Step, Stepper
 from odeum.errors import SolveError
+from odeum.gradient.totals import LeafGradients, TimeGradients
 from odeum.solution import Stats
 from odeum.types import Tensor
 
@@ -140,9 +141,8 @@ class WayBack:
         wants_times: whether the output times, or the times where rows start, want a gradient.
 
     Attributes:
-        g_leaves: gradients of ``leaves``, None where nothing depends on one.
-        g_ts: gradient of the output times, None where it is not wanted.
-        g_start: gradient of the times where rows start, None where those are output times.
+        of_leaves: gradients of ``leaves``.
+        of_times: gradients of the output times, and of the times where rows start.
     """
 
     def __init__(
@@ -151,11 +151,8 @@ class WayBack:
         self._problem = problem
         self._times = problem.times()
         self._trail = trail
-        self._leaves = leaves
-        self._wants_times = wants_times
-        self.g_leaves: list[Tensor | None] = [None] * len(leaves)
-        self.g_ts = torch.zeros_like(problem.ts) if wants_times else None
-        self.g_start: Tensor | None = None
+        self.of_leaves = LeafGradients(leaves)
+        self.of_times = TimeGradients(self._times, wanted=wants_times)
         # Of every row where it now is, and the cotangents of that.
         self._y, self._z = trail.y.clone(), trail.z.clone()
         self._g_y, self._g_z = torch.zeros_like(self._y), torch.zeros_like(self._z)
@@ -180,11 +177,7 @@ class WayBack:
         rows = asked.nonzero().squeeze(-1)
         self._check(rows, self._problem.y0[rows])
         g_y0 = self._g_y + self._g_z
-        rows = (self._n_steps > 0).nonzero().squeeze(-1)
-        if self._times.starts_at_output:
-            self._add_to_times(torch.zeros_like(rows), rows, self._g_t[rows])
-        elif self._wants_times:
-            self.g_start = self._g_t
+        self.of_times.arrive(self._g_t.squeeze(-1))
         if g_ys is None or not self._times.starts_at_output:
             return g_y0
         return g_y0 + g_ys[0]
@@ -242,38 +235,39 @@ class WayBack:
         self._size[rows] = torch.maximum(self._size[rows], size)
 
         with torch.enable_grad():
-            t, h = (x.detach().requires_grad_(self._wants_times) for x in times)
+            t, h = (x.detach().requires_grad_(self.of_times.wanted) for x in times)
             y1 = y1.requires_grad_()
             back = stepper.back(field, t, h, y1)
-        g_back, *g_times = self._pull([back.y1], [-g_z], [y1, t, h])
+        g_back, *g_times = self.of_leaves.pull([back.y1], [-g_z], [y1, t, h])
         g_y1 = g_y1 + g_z + g_back
         z = stepper.z_before(y1, z1, back).detach().requires_grad_()
         del back  # and what autograd keeps of it
 
         inside = seen.select((theta != 1).nonzero().squeeze(-1))
         with torch.enable_grad():
-            t, h = (x.detach().requires_grad_(self._wants_times) for x in times)
+            t, h = (x.detach().requires_grad_(self.of_times.wanted) for x in times)
             forth = stepper.forth(field, t, h, z, with_end=len(inside.step) > 0)
             y = stepper.y_before(y1, z, forth).detach().requires_grad_()
         n_evaluations = len(forth.ks) + stepper.n_evaluations - stepper.n_stages
         outputs, g_outputs, inputs = [forth.y1], [g_y1], [z, t, h]
         if len(inside.step):
-            t_seen = inside.t.detach().requires_grad_(self._wants_times)
+            t_seen = inside.t.detach().requires_grad_(self.of_times.wanted)
             with torch.enable_grad():
                 segments = self._segments(field, record, t, h, y, z, forth)
                 outputs.append(segments.evaluate(inside.step, t_seen))
             g_outputs.append(inside.g)
             inputs += [y, t_seen]
             n_evaluations += stepper.n_extra
-        g_z_forth, g_t, g_h, *g_inside = self._pull(outputs, g_outputs, inputs)
+        g_z_forth, g_t, g_h, *g_inside = self.of_leaves.pull(outputs, g_outputs, inputs)
         coupled = stepper.coupling * g_y1
         g_y, g_z = coupled, g_z + g_z_forth - coupled
         if g_inside:
             g_y = g_y + g_inside[0]
             at = (inside.index >= 0).nonzero().squeeze(-1)
             where = record.rows[inside.step[at]]
-            self._add_to_times(inside.index[at], where, g_inside[1][at].unsqueeze(-1))
-        self._g_t[rows] = self._pull_times(record, g_t + g_times[0], g_h + g_times[1])
+            self.of_times.add(inside.index[at], where, g_inside[1][at])
+        g_t, g_h = g_t + g_times[0], g_h + g_times[1]
+        self._g_t[rows] = self.of_times.pull_step(record, g_t, g_h, self._g_t[rows])
         self._y[rows], self._z[rows] = y.detach(), z.detach()
         self._g_y[rows], self._g_z[rows] = g_y, g_z
         self._n_steps[rows] += 1
@@ -325,48 +319,3 @@ class WayBack:
                 'keeps more states, or gradient="discrete"'
             )
         self._size[rows] = 0.0
-
-    def _pull_times(self, record: Record, g_t: Tensor, g_h: Tensor) -> Tensor:
-        """The cotangent of where steps start.
-
-        ``t1 = t + h`` with ``h`` a constant, or, for a step cut to land, ``h = t1 - t`` with
-        ``t1`` an output time or an end that is none.
-        """
-        g_t1 = self._g_t[record.rows]
-        if self.g_ts is None or record.stops is None:
-            return g_t + g_t1
-        landed = (record.stops != NOT_CUT).unsqueeze(-1)
-        at_stop = torch.where((record.stops >= 0).unsqueeze(-1), g_t1 + g_h, 0.0)
-        self._add_to_times(record.stops.clamp(min=0), record.rows, at_stop)
-        return g_t + torch.where(landed, -g_h, g_t1)
-
-    def _add_to_times(self, index: Tensor, rows: Tensor, g: Tensor) -> None:
-        if self.g_ts is not None:
-            at = (index, rows) if self._times.per_row else (index,)
-            self.g_ts.index_put_(at, g.squeeze(-1), accumulate=True)
-
-    def _pull(
-        self, outputs: list[Tensor], g_outputs: list[Tensor], inputs: list[Tensor]
-    ) -> list[Tensor]:
-        """Cotangents of ``inputs``, zero where nothing depends on one; those of leaves add up."""
-        wanted = [x for x in (*inputs, *self._leaves) if x.requires_grad]
-        # A graph the field closes over belongs to the user: it is not ours to free.
-        found = dict(
-            zip(
-                map(id, wanted),
-                torch.autograd.grad(
-                    outputs, wanted, g_outputs, retain_graph=True, allow_unused=True
-                ),
-                strict=True,
-            )
-        )
-        for i, leaf in enumerate(self._leaves):
-            g = found.get(id(leaf))
-            if g is not None:
-                total = self.g_leaves[i]
-                # The first one may share its memory with something else.
-                self.g_leaves[i] = g.clone() if total is None else total.add_(g)
-        g_inputs = [found.get(id(x)) for x in inputs]
-        return [
-            torch.zeros_like(x) if g is None else g for x, g in zip(inputs, g_inputs, strict=True)
-        ]
