@@ -133,12 +133,15 @@ def test_gradcheck(method, gradient):
     rate = torch.tensor([[0.4], [1.1]], requires_grad=True)
     weight = torch.tensor([0.3, -0.6], requires_grad=True)
 
+    # A Jacobian at every step is dear.
+    rtol = 1e-8 if method == "kvaerno5" else 1e-9
+
     def solve(y0, ts, rate, weight):
         def field(t, y, rate):
             return torch.sin(y.flip(-1) * weight + t) - rate * y
 
         args = odeum.per_row(rate)
-        how = {"method": method, "gradient": gradient, "rtol": 1e-9, "atol": 1e-9}
+        how = {"method": method, "gradient": gradient, "rtol": rtol, "atol": rtol}
         return odeum.solve(field, y0, ts, args, **how).ys
 
     inputs = (y0, ts, rate, weight)

@@ -252,7 +252,7 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch):
         sol.ys[-1].sum().backward()
         return field.most
 
-    assert most(240) <= most(60) + 2
+    assert most(160) <= most(50) + 2
 
 
 @pytest.mark.parametrize("gradient", ["discrete", "autograd", "adjoint"])
