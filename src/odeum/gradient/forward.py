@@ -38,14 +38,16 @@ class Forward:
     outputs: a copy of them for each seed. The initial state takes one seed per component and
     ``odeum.per_row`` arguments one per entry of a row, as rows do not depend on one another; the
     output times take one each; parameters, and other tensors that rows share, one per number.
-    The solve costs about as much again for each seed, so this is for few parameters.
+    This is for few parameters: all seeds of a chunk go through one solve, whose operations cost
+    some ten times those of a plain one. Fields that ``torch.func`` does not get through (those that
+    decide in Python by values, or differentiate inside by ``torch.autograd``) take a solve a seed.
 
     Attributes:
         chunk: seeds carried along at a time; each further chunk is another solve.
 
     Raises:
-        InputError: for a chunk below 1, with SciPy's methods, and for states between the outputs
-            of a solution kept dense.
+        InputError: for a chunk below 1, with SciPy's methods, for states between the outputs of a
+            solution kept dense, and for fields with operations that have no forward mode.
 
     Source:
         Dickinson & Gelinas, Sensitivity analysis of ordinary differential equation systems,
