@@ -164,31 +164,64 @@ class Interpolant:
 
 
 class _Searchable:
-    """Steps of one method, with each row's laid out for a search by time."""
+    """Steps of one method, whose states are found by time."""
 
     def __init__(self, segments: Segments, direction: Tensor) -> None:
-        n_rows = len(direction)
-        # Row by row, within each in the order of the steps.
-        order = torch.argsort(segments.rows, stable=True)
-        n_steps = torch.bincount(segments.rows, minlength=n_rows)
-        first = n_steps.cumsum(0) - n_steps
-        within = torch.arange(len(order), device=order.device) - first[segments.rows[order]]
-        width = int(n_steps.max())
-        self._direction = direction
         self._segments = segments
-        ends = (segments.t1.detach() * direction[segments.rows]).squeeze(-1)
-        self._ends = ends.new_full((n_rows, width), torch.inf)
-        self._ends[segments.rows[order], within] = ends[order]
-        self._steps = order.new_zeros(n_rows, width)
-        self._steps[segments.rows[order], within] = order
-        self._begins = (segments.t.detach() * direction[segments.rows]).squeeze(-1)
+        self._direction = direction
+        self._index = StepIndex(segments.rows, segments.t1, direction)
 
     def __call__(self, t: Tensor) -> Tensor:
-        ascending = (t.detach() * self._direction.squeeze(-1)).t().contiguous()
-        position = torch.searchsorted(self._ends, ascending).clamp_(max=self._ends.shape[1] - 1)
-        step = self._steps.gather(1, position)
-        # A row has gaps where another method took its steps.
-        ends = self._ends.gather(1, position)
-        inside = (ascending >= self._begins[step]) & (ascending <= ends) & ends.isfinite()
-        states = self._segments.evaluate(step.t().reshape(-1), t.reshape(-1))
+        segments, direction = self._segments, self._direction
+        rows = torch.arange(len(direction), device=t.device)
+        step = self._index(rows, t.t())
+        ascending = t.detach().t() * direction
+        begins, ends = (
+            (x.detach() * direction[segments.rows]).squeeze(-1)[step]
+            for x in (segments.t, segments.t1)
+        )
+        # A row has gaps where another method took its steps, or none of this one.
+        inside = (ascending >= begins) & (ascending <= ends)
+        inside &= segments.rows[step] == rows.unsqueeze(-1)
+        states = segments.evaluate(step.t().reshape(-1), t.reshape(-1))
         return states.masked_fill(~inside.t().reshape(-1, 1), torch.nan).view(*t.shape, -1)
+
+
+class StepIndex:
+    """Finds steps by the times inside them.
+
+    Args:
+        rows: the row of each step, [steps].
+        t1: where each ends, [steps, 1].
+        direction: +1 or -1 per row, [batch, 1].
+
+    Example:
+        >>> ends = torch.tensor([[1.0], [2.0]])
+        >>> index = StepIndex(torch.tensor([0, 0]), ends, torch.ones(1, 1))
+        >>> index(torch.tensor([0]), torch.tensor([[0.5, 1.0, 1.5]]))
+        tensor([[0, 0, 1]])
+    """
+
+    def __init__(self, rows: Tensor, t1: Tensor, direction: Tensor) -> None:
+        self._direction = direction
+        ends = (t1.detach() * direction[rows]).squeeze(-1)
+        # Row by row, within each in the order of time.
+        by_time = ends.argsort(stable=True)
+        order = by_time[rows[by_time].argsort(stable=True)]
+        n_steps = torch.bincount(rows, minlength=len(direction))
+        first = n_steps.cumsum(0) - n_steps
+        within = torch.arange(len(order), device=order.device) - first[rows[order]]
+        self._last = (n_steps - 1).clamp(min=0).unsqueeze(-1)
+        self._ends = ends.new_full((len(direction), int(n_steps.max())), torch.inf)
+        self._ends[rows[order], within] = ends[order]
+        self._steps = order.new_zeros(self._ends.shape)
+        self._steps[rows[order], within] = order
+
+    def __call__(self, rows: Tensor, t: Tensor) -> Tensor:
+        """Positions of the steps of rows [n] that times [n, k] lie in, [n, k].
+
+        Of the first or the last step for times outside; of any where a row took none.
+        """
+        ascending = (t.detach() * self._direction[rows]).to(self._ends.dtype).contiguous()
+        position = torch.searchsorted(self._ends[rows], ascending)
+        return self._steps[rows.unsqueeze(-1), torch.minimum(position, self._last[rows])]

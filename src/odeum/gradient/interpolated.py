@@ -2,7 +2,7 @@
 
 The state is that of the forward solve's dense output, never solved backwards: where that would be
 unstable, as in stiff and strongly damped problems, the adjoint alone is as stable as the forward
-solve. Owns the lookup of stored states; knows no method's steps.
+solve. Owns the stored states; knows no method's steps.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ import torch
 from odeum import methods
 from odeum.eager.control import Tolerance
 from odeum.eager.jacobian import JacobianFunction, jacobian
-from odeum.eager.outputs import Segments
+from odeum.eager.outputs import Segments, StepIndex
 from odeum.eager.problem import Outcome, Problem
 from odeum.errors import InputError
 from odeum.gradient import continuous
@@ -117,7 +117,6 @@ class Past:
 
     def __init__(self, segments: list[Segments], direction: Tensor, like: Tensor) -> None:
         n_powers = max((part.dense.polynomials.shape[1] for part in segments), default=1)
-        self._direction = direction
         nothing = direction[:0].to(segments[0].t.dtype if segments else direction.dtype)
         self._t, self._h, t1 = (
             torch.cat([nothing, *(getattr(part, name) for part in segments)])
@@ -130,29 +129,11 @@ class Past:
             1,
         )
         rows = torch.cat([direction.new_empty(0).long(), *(part.rows for part in segments)])
-        self._lay_out(rows, t1)
-
-    def _lay_out(self, rows: Tensor, t1: Tensor) -> None:
-        """Each row's steps in the order of time, for a search."""
-        n_rows = len(self._direction)
-        ends = (t1 * self._direction[rows]).squeeze(-1)
-        by_time = ends.argsort(stable=True)
-        order = by_time[rows[by_time].argsort(stable=True)]
-        n_steps = torch.bincount(rows, minlength=n_rows)
-        first = n_steps.cumsum(0) - n_steps
-        within = torch.arange(len(order), device=order.device) - first[rows[order]]
-        width = int(n_steps.max())
-        self._last = (n_steps - 1).clamp(min=0)
-        self._ends = ends.new_full((n_rows, width), torch.inf)
-        self._ends[rows[order], within] = ends[order]
-        self._steps = order.new_zeros(n_rows, width)
-        self._steps[rows[order], within] = order
+        self._index = StepIndex(rows, t1, direction)
 
     def __call__(self, rows: Tensor, t: Tensor) -> Tensor:
         """States of rows [n] at times [n, 1] inside their solves, [n, dim]."""
-        ascending = t.detach().to(self._ends.dtype) * self._direction[rows]
-        position = torch.searchsorted(self._ends[rows], ascending).squeeze(-1)
-        step = self._steps[rows, torch.minimum(position, self._last[rows])]
+        step = self._index(rows, t).squeeze(-1)
         theta = ((t - self._t[step]) / self._h[step]).to(self._y.dtype)
         value = self._c[-1].index_select(0, step)
         for c in self._c[:-1].flip(0):
