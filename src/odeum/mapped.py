@@ -12,145 +12,17 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch._C import _functorch
-from torch._functorch.pyfunctorch import (
-    retrieve_all_functorch_interpreters,
-    temporarily_clear_interpreter_stack,
-)
 from torch.utils import _pytree as pytree
 
 from odeum.eager.event import Event
 from odeum.eager.field import RowField
 from odeum.eager.recording import is_transformed, unrecorded
 from odeum.eager.tangents import inner_derivatives_explained
+from odeum.eager.vmap import Captured, Map, map_of, mapped_levels
 from odeum.errors import InputError, SolveError
 from odeum.methods import Auto
 from odeum.solution import EventRecord, Solution
 from odeum.types import PyTree, Tensor
-
-
-@dataclass(frozen=True)
-class Map:
-    """One level of ``torch.func.vmap``.
-
-    Attributes:
-        level: its place in the stack of transforms.
-        size: the length of the mapped axis.
-        witness: a tensor that is mapped at this level, and at no other.
-    """
-
-    level: int
-    size: int
-    witness: Tensor
-
-    def exposed(self, x: Tensor) -> Tensor:
-        """``x`` with the mapped axis in front, as an axis like any other."""
-        if self._is_innermost:
-            return _functorch._remove_batch_dim(x, self.level, self.size, 0)
-        return _Exposed.apply(x, self.witness)
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """``x`` with its first axis as the mapped one."""
-        if self._is_innermost:
-            return _functorch._add_batch_dim(x, 0, self.level)
-        return _Hidden.apply(x, self.witness)
-
-    @property
-    def _is_innermost(self) -> bool:
-        """Whether no other transform has to be told."""
-        return _functorch.maybe_current_level() == self.level
-
-
-def map_of(*tensors: PyTree) -> Map | None:
-    """The innermost vmap over any of the tensors' values, tangents aside; None if there is none.
-
-    Example:
-        >>> torch.func.vmap(lambda x: x * map_of(x).size)(torch.ones(3))
-        tensor([3., 3., 3.])
-    """
-    levels = [_mapped_levels(x) for x in pytree.tree_leaves(tensors) if isinstance(x, torch.Tensor)]
-    innermost = max((level for found in levels for level in found), default=None)
-    for interpreter in retrieve_all_functorch_interpreters():
-        if innermost is not None and interpreter.level() == innermost:
-            size = interpreter.batch_size()  # type: ignore[attr-defined]
-            with temporarily_clear_interpreter_stack():  # they would wrap what is made here
-                entries = torch.arange(size)
-            return Map(innermost, size, _functorch._add_batch_dim(entries, 0, innermost))
-    return None
-
-
-def _mapped_levels(x: Tensor) -> list[int]:
-    levels = []
-    while _functorch.is_functorch_wrapped_tensor(x):
-        if _functorch.is_batchedtensor(x):
-            levels.append(_functorch.maybe_get_level(x))
-        x = _functorch.get_unwrapped(x)
-    return levels
-
-
-class _Exposed(torch.autograd.Function):
-    """``(x mapped at the witness's level, witness) -> x [size, ...]``, not mapped there.
-
-    Tensors wrapped by transforms above that level are taken through those first: each transform
-    handles this like any operation, until it comes to the level itself.
-    """
-
-    @staticmethod
-    def forward(x: Tensor, witness: Tensor) -> Tensor:
-        raise AssertionError("handled by the rule of its vmap")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.witness = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
-        return _Hidden.apply(cotangent, ctx.witness), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return _Exposed.apply(tangent, ctx.witness)
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, int | None], x: Tensor, witness: Tensor
-    ) -> tuple[Tensor, int | None]:
-        if in_dims[1] is None:  # another vmap than the witness's: its axis is one of many
-            assert in_dims[0] is not None
-            return _Exposed.apply(x.movedim(in_dims[0], -1), witness), -1
-        if in_dims[0] is None:
-            return x.expand(info.batch_size, *x.shape), None
-        return x.movedim(in_dims[0], 0), None
-
-
-class _Hidden(torch.autograd.Function):
-    """``(x [size, ...], witness) -> x [...] mapped at the witness's level``."""
-
-    @staticmethod
-    def forward(x: Tensor, witness: Tensor) -> Tensor:
-        raise AssertionError("handled by the rule of its vmap")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.witness = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
-        return _Exposed.apply(cotangent, ctx.witness), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return _Hidden.apply(tangent, ctx.witness)
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, int | None], x: Tensor, witness: Tensor
-    ) -> tuple[Tensor, int]:
-        if in_dims[1] is None:
-            assert in_dims[0] is not None
-            return _Hidden.apply(x.movedim(in_dims[0], -1), witness), -1
-        assert in_dims[0] is None, "what is hidden was exposed before"
-        return x.clone(), 0
 
 
 @dataclass(frozen=True)
@@ -189,8 +61,14 @@ class Layout:
 
     def rows(self, x: Tensor) -> Tensor:
         """[rows, ...] from what each entry has for its rows, [batch, ...], or for its only one."""
-        x = self.map.exposed(x)
+        return self._joined(self.map.exposed(x))
+
+    def _joined(self, x: Tensor) -> Tensor:
         return x if self.field.scalar_time else x.flatten(0, 1)
+
+    @cached_property
+    def _captured(self) -> "Captured":
+        return Captured(self.map)
 
     def row_times(self, t: Tensor) -> Tensor:
         """[time, rows] from times of each entry, [time] or [time, batch]."""
@@ -217,11 +95,24 @@ class Layout:
             # Times and states in one tensor: what takes them under the vmap costs by the call.
             points = torch.cat([t.reshape(len(numbers), 1), self._flat(y)], 1)
             points = torch.cat([points, self._start]).index_select(0, self._sources(numbers))
-            t, y = self.entries(points).split([1, points.shape[1] - 1], 1)
-            values = function(*self.field.inputs(t, y.contiguous()))
-            return pytree.tree_map(lambda x: self.rows(x).index_select(0, numbers), values)
+            values = self._on_entries(function, points)
+            return pytree.tree_map(lambda x: x.index_select(0, numbers), values)
 
         return on_rows
+
+    def _on_entries(self, function: Callable[..., Any], points: Tensor) -> PyTree:
+        """A user's function at times and states of all rows, [rows, 1 + dim]."""
+
+        def on_entry(points: Tensor) -> PyTree:
+            t, y = points.split([1, points.shape[1] - 1], 1)
+            return function(*self.field.inputs(t, y.contiguous()))
+
+        if self.map.below_gradients:
+            points_each = points.unflatten(0, (self.map.size, self.n_each))
+            values = self._captured.mapped(on_entry, points_each)
+            if not any(self.map.level in mapped_levels(x) for x in pytree.tree_leaves(values)):
+                return pytree.tree_map(self._joined, values)
+        return pytree.tree_map(self.rows, on_entry(self.entries(points)))
 
     def _flat(self, y: PyTree) -> Tensor:
         """[rows, dim] from states in the structure of ``y0``, [rows, ...]."""

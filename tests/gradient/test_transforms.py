@@ -178,6 +178,56 @@ def test_an_ensemble_trains_in_one_call():
             torch.testing.assert_close(other[i], want, rtol=1e-9, atol=1e-11)
 
 
+class Scaled(torch.autograd.Function):
+    """An operation that hides from torch's function modes what it is given."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, factor):
+        return x * factor
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, factor = ctx.saved_tensors
+        return g * factor, (g * x).sum()
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)])
+@pytest.mark.parametrize("kind", ["closure", "argument", "returned", "function"])
+def test_gradients_of_every_entry_by_what_the_field_captures(kind, shape):
+    """The tensor is mapped below the gradient: it is laid open once, or for each evaluation."""
+
+    def field(t, y, args=None):
+        factor = matrix.sum() / 4 if args is None else args.sum() / 4
+        if kind == "returned":
+            return matrix[0].expand(y.shape)
+        if kind == "function":
+            return Scaled.apply(y.sin(), factor)
+        return torch.stack([y, y.cos()]).mean(0) @ (matrix if args is None else args) * factor
+
+    def loss(m):
+        nonlocal matrix
+        matrix = m
+        args = m if kind == "argument" else None
+        return (odeum.solve(field, y0, TS, args, rtol=1e-6).ys[-1] ** 2).sum()
+
+    matrix = None
+    y0, matrices = torch.randn(shape, dtype=DTYPE), torch.randn(3, 2, 2, dtype=DTYPE)
+    wanted = torch.stack([grad(loss)(m) for m in matrices])
+    torch.testing.assert_close(vmap(grad(loss))(matrices), wanted, rtol=1e-9, atol=1e-11)
+    vectors = torch.randn(3, 2, 2, dtype=DTYPE)
+    products = [
+        torch.func.vjp(grad(loss), m)[1](v)[0] for m, v in zip(matrices, vectors, strict=True)
+    ]
+    found = vmap(lambda m, v: torch.func.vjp(grad(loss), m)[1](v)[0])(matrices, vectors)
+    torch.testing.assert_close(found, torch.stack(products), rtol=1e-8, atol=1e-10)
+
+
 def test_vmap_nests_with_everything():
     y = torch.randn(2, 2, 2, dtype=DTYPE)
     wanted = torch.stack([jacrev(final)(x, "tsit5") for x in y])
