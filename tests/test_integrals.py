@@ -149,6 +149,33 @@ def test_integrals_at_every_output_per_row_and_backwards():
     )
 
 
+def test_the_adjoint_does_not_solve_integrals_again():
+    """A rough one, on which no gradient depends but by its weight, costs no steps backwards."""
+    torch.manual_seed(0)
+    net, y0, ts = Net(), torch.randn(3, 2), torch.linspace(0, 3, 4)
+    works, found = [], []
+    for rough in (0.0, 100.0):
+        sol = odeum.solve(
+            net,
+            y0,
+            ts,
+            gradient="adjoint",
+            rtol=1e-7,
+            atol=1e-9,
+            integrals={
+                "rough": lambda field, t, y, f, rough=rough: (
+                    (f**2).sum(-1) + rough * torch.cos(20 * t[:, 0])
+                )
+            },
+        )
+        net.zero_grad()
+        (sol.ys[-1].sum() + sol.integrals["rough"][-1].sum()).backward()
+        works.append(sol.stats.backward.n_evaluations)
+        found.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert torch.equal(*works)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
+
+
 GRADIENTS = ["discrete", "autograd", "adjoint", "interpolated", "reversible", "forward"]
 
 

@@ -70,8 +70,9 @@ class Adjoint:
         method = problem.method if self.method is None else methods.get(self.method)
         _refuse_symplectic(method)
         # The adjoint is held to the tolerance of the state.
+        state = problem.field.state
         rtol, atol = (
-            torch.cat([x, x]) if isinstance(x, torch.Tensor) else x
+            torch.cat([state(x), x]) if isinstance(x, torch.Tensor) else x
             for x in (
                 problem.tolerance.rtol if self.rtol is None else self.rtol,
                 problem.tolerance.atol if self.atol is None else self.atol,
@@ -99,7 +100,10 @@ def _equation(problem: Problem, kept: Any) -> "_WithState":
 
 
 class _WithState:
-    """``(y, a)' = (f, -a df/dy)``; see :class:`odeum.gradient.backwards.Equation`."""
+    """``(y, a)' = (f, -a df/dy)``; see :class:`odeum.gradient.backwards.Equation`.
+
+    Integrals are not solved again: nothing depends on them, and their adjoint is constant.
+    """
 
     jacobian = None
     advice = (
@@ -110,19 +114,21 @@ class _WithState:
     )
 
     def __init__(self, problem: Problem) -> None:
+        self._field = problem.field
         self._pull = Pull(problem.field, functional=has_jacobians(problem.method))
 
     def start(self, y: Tensor, a: Tensor) -> Tensor:
-        return torch.cat([y, a], -1)
+        return torch.cat([self._field.state(y), a], -1)
 
     def split(self, rows: Tensor, t: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:
-        y, a = solved.split(solved.shape[1] // 2, -1)
-        return y, a
+        dim = self._field.dim
+        y, a = solved[:, :dim], solved[:, dim:]
+        return torch.nn.functional.pad(y, (0, a.shape[1] - dim)), a
 
     def derivative(self, t: Tensor, y: Tensor, *args: Tensor) -> Tensor:
         (rows,) = args
         f, pulled = self._pull(rows, t, *self.split(rows, t, y))
-        return torch.cat([f, -pulled], -1)
+        return torch.cat([self._field.state(f), -pulled], -1)
 
 
 class Pull:
