@@ -97,7 +97,7 @@ class BackwardSolve:
     @property
     def g_leaves(self) -> list[Tensor | None]:
         """Gradients of the leaves."""
-        return self.integral.gradients
+        return self.integral.of_leaves.gradients
 
     def run(self, observations: Observations) -> Tensor:
         """Goes back to the start; the gradient of the initial states but for their own output."""
@@ -119,7 +119,9 @@ class BackwardSolve:
         self.integral.finish()
         if spoilt:
             # A loss that is NaN in a row says nothing of what all rows share.
-            self.integral.gradients = [torch.full_like(x, torch.nan) for x in self._leaves]
+            self.integral.of_leaves.gradients = [
+                torch.full_like(x, torch.nan) for x in self._leaves
+            ]
         return self._a
 
     def stats(self) -> Stats:

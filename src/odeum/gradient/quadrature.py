@@ -13,6 +13,7 @@ import torch
 
 from odeum.eager.field import RowField
 from odeum.eager.outputs import Segments
+from odeum.gradient.totals import LeafGradients
 from odeum.types import Tensor
 
 NUMBERS_AT_ONCE = 2**16
@@ -50,17 +51,16 @@ class ParameterIntegral:
         like: states, [batch, dim].
 
     Attributes:
-        gradients: of ``leaves``, None where nothing depends on one.
+        of_leaves: gradients of ``leaves``.
         n_evaluations: evaluations of the field in each row, [batch].
     """
 
     def __init__(
         self, field: RowField, leaves: list[Tensor], split: Split, order: int, like: Tensor
     ) -> None:
-        self.gradients: list[Tensor | None] = [None] * len(leaves)
+        self.of_leaves = LeafGradients(leaves)
         self.n_evaluations = torch.zeros(len(like), dtype=torch.int64, device=like.device)
         self._field = field
-        self._leaves = leaves
         self._split = split
         self._nodes, self._weights = _gauss(order // 2 + 1, like.device)
         self._at_once = n_at_once(field, like)
@@ -106,19 +106,9 @@ class ParameterIntegral:
             y, a = self._split(rows[part], t[part], solved[part])
             with torch.enable_grad():
                 f = self._field.select(rows[part])(t[part].to(y.dtype), y)
-            if f.requires_grad:
-                self._pull(f, a * weights[part])
+            self.of_leaves.pull([f], [a * weights[part]], [])
         # Rows may come several times.
         self.n_evaluations.index_add_(0, rows, torch.ones_like(rows))
-
-    def _pull(self, f: Tensor, g: Tensor) -> None:
-        # A graph the field closes over belongs to the user: it is not ours to free.
-        gradients = torch.autograd.grad(f, self._leaves, g, retain_graph=True, allow_unused=True)
-        for i, gradient in enumerate(gradients):
-            if gradient is not None:
-                total = self.gradients[i]
-                # The first one may share its memory with something else.
-                self.gradients[i] = gradient.clone() if total is None else total.add_(gradient)
 
 
 @lru_cache(maxsize=16)
