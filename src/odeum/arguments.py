@@ -24,9 +24,9 @@ def check_words(**options: str) -> None:
     """Refuses words that are none of those allowed.
 
     Example:
-        >>> check_words(coupling="joined")
+        >>> check_words(engine="egaer")
         Traceback (most recent call last):
-        odeum.errors.InputError: unknown coupling 'joined': did you mean 'joint'? Known: independent, joint
+        odeum.errors.InputError: unknown engine 'egaer': did you mean 'eager'? Known: auto, eager
     """
     for name, given in options.items():
         if given not in ALLOWED[name]:
