@@ -13,7 +13,6 @@ import torch
 
 from odeum.eager.field import RowField
 from odeum.eager.recording import carries_tangents, is_transformed
-from odeum.eager.tangents import ExplicitZeros
 from odeum.errors import InputError
 from odeum.types import Tensor
 
@@ -88,8 +87,7 @@ def _differentiated(forward: Callable[[], Tensor], reverse: Callable[[], Tensor]
     """Forward mode; reverse mode for fields that it does not get through."""
     load_forward_mode()
     try:
-        with ExplicitZeros():
-            return forward()
+        return forward()
     except (RuntimeError, NotImplementedError) as error:
         reason = error
     try:
