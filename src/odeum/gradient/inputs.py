@@ -4,7 +4,7 @@ Tensors in ``args``, and those a field reads without being handed them: its para
 whatever it closes over. A backward pass must find all of them as the forward pass left them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -237,7 +237,7 @@ def _stored(node: Any) -> Iterator[Tensor]:
 
 
 @cache
-def _names_of_stored(kind: type) -> tuple[str, ...]:
+def _names_of_stored(kind: Hashable) -> tuple[str, ...]:
     """Attributes that hold what nodes of a kind store; operations of Python have one for all."""
     return tuple(
         name
