@@ -229,7 +229,8 @@ def stored_bytes(derivative: Tensor, leaves: Sequence[Tensor]) -> int:
 
 def _stored(node: Any) -> Iterator[Tensor]:
     """Tensors that a node of an autograd graph stores."""
-    for name in _names_of_stored(type(node)):
+    kind: Any = type(node)
+    for name in _names_of_stored(kind):
         value = getattr(node, name)
         for x in value if isinstance(value, tuple) else (value,):
             if isinstance(x, torch.Tensor):
