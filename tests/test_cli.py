@@ -302,6 +302,8 @@ def test_mistyped_commands(refused):
 INTERRUPTED_IN_THE_THIRD_EPOCH = """
 import signal, sys
 
+# Shells start what runs in their background with interrupts switched off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 written = []
 
 def interrupt(event, arguments):

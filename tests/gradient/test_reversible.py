@@ -15,13 +15,6 @@ from odeum.gradient.reversible import Reversible
 EXPLICIT = list(odeum.tableaus.EXPLICIT)
 
 
-@pytest.fixture(autouse=True)
-def _doubles():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 class Field(nn.Module):
     """Nonlinear, time-dependent, with parameters and per-row arguments."""
 

@@ -7,6 +7,7 @@ all of them: never a matrix over the batch.
 import warnings
 from collections.abc import Callable
 from functools import cache
+from threading import RLock
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from odeum.eager.field import RowField
 from odeum.eager.recording import carries_tangents, is_transformed
 from odeum.errors import InputError
 from odeum.types import Tensor
+
+FORWARD_MODE = RLock()
+"""Held while forward mode is on: torch counts its levels for all threads together."""
 
 JacobianFunction = Callable[..., Tensor]
 """``f(t, y)`` or ``f(t, y, args)``, called as the field is, returning [batch, dim, dim]."""
@@ -87,7 +91,8 @@ def _differentiated(forward: Callable[[], Tensor], reverse: Callable[[], Tensor]
     """Forward mode; reverse mode for fields that it does not get through."""
     load_forward_mode()
     try:
-        return forward()
+        with FORWARD_MODE:
+            return forward()
     except (RuntimeError, NotImplementedError) as error:
         reason = error
     try:

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from odeum.eager.field import PerRow, RowField
-from odeum.eager.jacobian import load_forward_mode
+from odeum.eager.jacobian import FORWARD_MODE, load_forward_mode
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.recording import unrecorded
 from odeum.eager.records import Watch
 from odeum.eager.tangents import ExplicitZeros, OnLeaves
 from odeum.errors import InputError
 from odeum.gradient.batched import one_at_a_time
-from odeum.gradient.inputs import Args, Isolated, isolate
+from odeum.gradient.captured import InPlaceOf, Reading
+from odeum.gradient.inputs import Args, Isolated, isolate, modules_read
 from odeum.methods import SciPy
 from odeum.types import Tensor
 
@@ -79,6 +79,8 @@ class Forward:
                 'gradient="adjoint", or a method of odeum with gradient="forward"'
             )
         cut = isolate(problem)
+        given = cut.inputs[: 3 + len(Args(problem.field.args).tensors)]
+        cut = replace(cut, inputs=(*given, *_read(cut)))
         if not cut.wants_gradient:
             with unrecorded():
                 return cut.problem.solve(cut.k0)
@@ -182,6 +184,8 @@ class _Run:
         self.sensitivities: list[tuple[Tensor, Tensor]] = []
         self._cut = cut
         self._chunk = chunk
+        # Inputs that the field could read by itself and did not.
+        self._unread: set[int] = set()
 
     def solve(self) -> Outcome:
         """Solves it."""
@@ -202,7 +206,8 @@ class _Run:
         n = [seeds.n for _, seeds in wanted]
         for numbers in torch.arange(sum(n), device=problem.y0.device).split(self._chunk):
             tangents = [seeds.tangents(numbers - sum(n[:i])) for i, (_, seeds) in enumerate(wanted)]
-            ys, marked = _derivatives(states, problem.field, primals, tangents)
+            with FORWARD_MODE:
+                ys, marked = _derivatives(states, problem.field, primals, tangents)
             # What a row that fails leaves behind has no derivative.
             ys = ys.masked_fill(~outcome.ys.isfinite(), 0.0)
             self.sensitivities.append((ys, marked))
@@ -226,8 +231,10 @@ class _Run:
             field=problem.field.with_args(args.replaced(leaves)),
         )
         captured = {id(self._cut.inputs[i]): x for i, x in moved.items() if i >= first_captured}
-        with ExplicitZeros(), _InPlaceOf(captured):
+        with ExplicitZeros(), InPlaceOf(captured) as lent:
             outcome = problem.solve()
+        unread = captured.keys() - lent.read
+        self._unread = {i for i in moved if id(self._cut.inputs[i]) in unread}
         return outcome.ys, outcome.marked.y
 
     def pulled(self, g_ys: Tensor | None, g_marked: Tensor | None) -> list[Tensor | None]:
@@ -243,11 +250,12 @@ class _Run:
             parts.append(by_row)
         by_row = torch.cat(parts)
         gradients: list[Tensor | None] = []
-        for seeds in self.seeds:
+        for i, seeds in enumerate(self.seeds):
             if seeds is None:
                 gradients.append(None)
                 continue
-            gradients.append(seeds.gradient(by_row[: seeds.n]))
+            gradient = seeds.gradient(by_row[: seeds.n])
+            gradients.append(None if i in self._unread else gradient)
             by_row = by_row[seeds.n :]
         return gradients
 
@@ -324,39 +332,18 @@ def _derivative(
     return ys, marked
 
 
-class _InPlaceOf(TorchFunctionMode):
-    """Torch's functions take other tensors in the place of some, wherever those come from.
+def _read(cut: Isolated) -> list[Tensor]:
+    """Tensors that want a gradient and that a field reads by itself, as it reads them.
 
-    A field closes over its parameters as it likes; only the functions that take them are the same
-    for all.
-
-    Args:
-        tensors: what is taken, by the identity of what is given.
+    Not what they were made of outside, as the weights of a replica are: tangents begin at the
+    solve.
     """
-
-    def __init__(self, tensors: dict[int, Tensor]) -> None:
-        super().__init__()
-        self._tensors = tensors
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        args = tuple([self._taken(x) for x in args])
-        kwargs = {name: self._taken(x) for name, x in (kwargs or {}).items()}
-        return func(*args, **kwargs)
-
-    def _taken(self, given: Any) -> Any:
-        if isinstance(given, torch.Tensor):
-            return self._tensors.get(id(given), given)
-        if isinstance(given, list | tuple):
-            taken = [self._taken(x) for x in given]
-            same = all(x is y for x, y in zip(given, taken, strict=True))
-            return given if same else type(given)(taken)
-        return given
+    field, times = cut.problem.field, cut.problem.times()
+    found = {id(p): p for m in modules_read(field.field) for p in m.parameters() if p.requires_grad}
+    t, y = times.start.to(cut.problem.y0.dtype), cut.problem.y0.clone()
+    with torch.enable_grad(), Reading([t, y, *pytree.tree_leaves(field.args)]) as reading:
+        field(t, y)
+    return list({**found, **reading.read}.values())
 
 
 def _copied(watch: Watch) -> Watch:
