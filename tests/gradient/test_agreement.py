@@ -70,7 +70,7 @@ CASES = {
     "spiral": Case(Spiral, [[1.2, 0.0], [0.3, 0.8]], 2.0, "dopri8"),
     "time-dependent": Case(TimeDependent, [[1.2, 0.0], [0.3, 0.8]], 2.0, "dopri8"),
     "hamiltonian": Case(Hamiltonian, [[1.2, 0.0], [0.3, 0.8]], 2.0, "dopri8"),
-    "stiff": Case(Stiff, [[2.0, 0.0], [1.5, -0.3]], 0.5, "rodas5p", n_times=51),
+    "stiff": Case(Stiff, [[2.0, 0.0], [1.5, -0.3]], 0.25, "rodas5p", n_times=28),
 }
 
 

@@ -29,7 +29,7 @@ class Field(nn.Module):
 
 def options(method):
     if not odeum.methods.describe(method).adaptive or odeum.methods.describe(method).order < 3:
-        return {"method": method, "step": odeum.StepOptions(fixed=0.07)}
+        return {"method": method, "step": odeum.StepOptions(fixed=0.16)}
     return {"method": method, "rtol": 1e-6, "atol": 1e-8}
 
 

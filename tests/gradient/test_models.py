@@ -171,6 +171,22 @@ def test_threads_share_a_model(gradient):
         torch.testing.assert_close(g, alone, rtol=0, atol=0)
 
 
+def test_threads_share_forward_mode():
+    """Stiff methods take Jacobians by it."""
+    net, found = model(), [None] * 3
+
+    def work(i):
+        found[i] = net.solve(start(), TS, method="rodas5p", rtol=1e-4, gradient="none").ys
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(found))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    work(0)
+    assert all(torch.equal(ys, found[0]) for ys in found)
+
+
 @pytest.mark.parametrize("gradient", EVERY)
 def test_models_are_copied_and_pickled_after_a_backward_pass(gradient):
     net = model(gradient)
