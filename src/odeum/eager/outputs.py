@@ -3,6 +3,7 @@
 Steps are kept, with their derivatives, until enough have come to evaluate many outputs at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -90,13 +91,22 @@ class Outputs:
     Args:
         times: the output times.
         y0: initial states, [batch, dim].
-        keep: whether to keep all steps, for evaluation at any time.
+        keep: whether all steps are wanted, for evaluation at any time.
+        on_steps: takes them, some at a time; kept where None.
     """
 
-    def __init__(self, times: Times, y0: Tensor, *, keep: bool) -> None:
+    def __init__(
+        self,
+        times: Times,
+        y0: Tensor,
+        *,
+        keep: bool,
+        on_steps: Callable[[Segments], None] | None = None,
+    ) -> None:
         self.times = times
         self.keep = keep
         self._kept: list[Segments] = []
+        self._take = on_steps or self._kept.append
         self._waiting: list[Segments] = []
         self._bytes = 0
         self._n_rows = len(y0)
@@ -118,7 +128,7 @@ class Outputs:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         for segments in Segments.by_method(waiting):
             if self.keep:
-                self._kept.append(segments)
+                self._take(segments)
             step, index = self.times.hits(segments.rows, segments.t, segments.t1)
             if len(step):
                 rows = segments.rows.index_select(0, step)

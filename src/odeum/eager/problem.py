@@ -55,7 +55,8 @@ class Problem:
         start: where rows start, [batch, 1]; at the first output time where None.
         end: where they end, [batch, 1]; at the last output time where None.
         n_tried: steps that rows tried before, [batch], which count against their limit.
-        dense: whether to keep every step.
+        dense: whether every step is wanted.
+        on_steps: takes them as they come, but for SciPy's; the outcome holds them where None.
         watches: look at accepted steps and may end rows inside them.
         marks_end: whether the states at which rows arrive are wanted as marks.
         on_failure: told of the first row that fails; may raise.
@@ -73,6 +74,7 @@ class Problem:
     end: Tensor | None = None
     n_tried: Tensor | None = None
     dense: bool = False
+    on_steps: Callable[[Segments], None] | None = None
     watches: tuple[Watch, ...] = ()
     marks_end: bool = False
     on_failure: Callable[[Failure], None] | None = None
@@ -99,7 +101,7 @@ class Problem:
 
             return external.solve(self)
         times = self.times()
-        outputs = Outputs(times, self.y0, keep=self.dense)
+        outputs = Outputs(times, self.y0, keep=self.dense, on_steps=self.on_steps)
         legs = self._legs(self.method)
         rows = torch.arange(len(self.y0), device=self.y0.device)
         k0 = self.derivative0(times) if k0 is None else k0

@@ -180,6 +180,7 @@ class BackwardSolve:
             self._problem.tolerance,
             self._problem.steps,
             dense=bool(self._leaves),
+            on_steps=lambda segments: self.integral.add(segments, rows, size),
             on_failure=lambda failure: self._fail(int(rows[failure.row]), failure),
         )
         with torch.no_grad():
@@ -230,7 +231,7 @@ def _solved(problem: Problem, method: methods.OneStep, h: Tensor | None) -> Arri
     stepper = stepper_of(method, problem.y0, tolerance, problem.field)
     control = AdaptiveSteps(stepper, method.controller, tolerance, steps.first, steps.max)
     rows = torch.arange(len(problem.y0), device=problem.y0.device)
-    outputs = Outputs(times, problem.y0, keep=problem.dense)
+    outputs = Outputs(times, problem.y0, keep=problem.dense, on_steps=problem.on_steps)
     ledger = Ledger(len(rows), rows.device, implicit=stepper.implicit, n_evaluations=1)
     h = None if h is None else control.bound(h)
     start = State(rows, times.start, problem.y0, problem.derivative0(times), h)
