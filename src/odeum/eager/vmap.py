@@ -15,9 +15,9 @@ from torch._functorch.pyfunctorch import (
     retrieve_all_functorch_interpreters,
     temporarily_clear_interpreter_stack,
 )
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from odeum.eager.captured import Replacing
 from odeum.types import PyTree, Tensor
 
 
@@ -160,7 +160,7 @@ class _Hidden(torch.autograd.Function):
         return x.clone(), 0
 
 
-class Captured(TorchFunctionMode):
+class Captured:
     """What functions read that is mapped, exposed once and hidden under another vmap each time.
 
     To expose a tensor below other transforms costs as much as twenty operations, so that it is not
@@ -171,7 +171,6 @@ class Captured(TorchFunctionMode):
     """
 
     def __init__(self, map: Map) -> None:
-        super().__init__()
         self._map = map
         self._level = map.level
         self._exposed: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
@@ -183,26 +182,13 @@ class Captured(TorchFunctionMode):
             level = _functorch.maybe_current_level()
             assert level is not None
             self._level = level
-            with self:
+            with Replacing(self._seen):
                 return function(x)
 
         return torch.func.vmap(on_entry, randomness=self._map.randomness)(x)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        args = tuple([self._seen(x) for x in args])
-        kwargs = {name: self._seen(x) for name, x in (kwargs or {}).items()}
-        return func(*args, **kwargs)
-
-    def _seen(self, x: Any) -> Any:
-        if isinstance(x, list | tuple):
-            return pytree.tree_map_only(torch.Tensor, self._seen, x)
-        if not isinstance(x, torch.Tensor) or self._map.level not in mapped_levels(x):
+    def _seen(self, x: Tensor) -> Tensor:
+        if self._map.level not in mapped_levels(x):
             return x
         key = id(x), torch.is_grad_enabled()
         if key not in self._exposed:

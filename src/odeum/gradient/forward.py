@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
+from odeum.eager.captured import Reading, Replacing
 from odeum.eager.field import PerRow, RowField
 from odeum.eager.jacobian import FORWARD_MODE, load_forward_mode
 from odeum.eager.problem import Outcome, Problem
@@ -24,7 +25,6 @@ from odeum.eager.records import Watch
 from odeum.eager.tangents import ExplicitZeros, OnLeaves
 from odeum.errors import InputError
 from odeum.gradient.batched import one_at_a_time
-from odeum.gradient.captured import InPlaceOf, Reading
 from odeum.gradient.inputs import Args, Isolated, isolate, modules_read
 from odeum.methods import SciPy
 from odeum.types import Tensor
@@ -78,9 +78,16 @@ class Forward:
                 f"scipy:{problem.method.solver} takes steps that torch does not see: use "
                 'gradient="adjoint", or a method of odeum with gradient="forward"'
             )
-        cut = isolate(problem)
-        given = cut.inputs[: 3 + len(Args(problem.field.args).tensors)]
-        cut = replace(cut, inputs=(*given, *_read(cut)))
+        args = problem.field.args
+        known = [problem.y0, problem.ts, problem.start, problem.end, *pytree.tree_leaves(args)]
+        # What the field reads, not what that was made of outside, as the weights of a replica
+        # are: tangents begin at the solve.
+        with Reading(known) as reading:
+            cut = isolate(problem)
+        read = {id(p): p for m in modules_read(problem.field.field) for p in m.parameters()}
+        read.update(reading.read)
+        given = cut.inputs[: 3 + len(Args(args).tensors)]
+        cut = replace(cut, inputs=(*given, *(p for p in read.values() if p.requires_grad)))
         if not cut.wants_gradient:
             with unrecorded():
                 return cut.problem.solve(cut.k0)
@@ -231,9 +238,14 @@ class _Run:
             field=problem.field.with_args(args.replaced(leaves)),
         )
         captured = {id(self._cut.inputs[i]): x for i, x in moved.items() if i >= first_captured}
-        with ExplicitZeros(), InPlaceOf(captured) as lent:
+        unread = set(captured)
+
+        def replaced(given: Tensor) -> Tensor:
+            unread.discard(id(given))
+            return captured.get(id(given), given)
+
+        with ExplicitZeros(), Replacing(replaced):
             outcome = problem.solve()
-        unread = captured.keys() - lent.read
         self._unread = {i for i in moved if id(self._cut.inputs[i]) in unread}
         return outcome.ys, outcome.marked.y
 
@@ -330,20 +342,6 @@ def _derivative(
             torch.zeros_like(x.primal) if x.tangent is None else x.tangent for x in outputs
         )
     return ys, marked
-
-
-def _read(cut: Isolated) -> list[Tensor]:
-    """Tensors that want a gradient and that a field reads by itself, as it reads them.
-
-    Not what they were made of outside, as the weights of a replica are: tangents begin at the
-    solve.
-    """
-    field, times = cut.problem.field, cut.problem.times()
-    found = {id(p): p for m in modules_read(field.field) for p in m.parameters() if p.requires_grad}
-    t, y = times.start.to(cut.problem.y0.dtype), cut.problem.y0.clone()
-    with torch.enable_grad(), Reading([t, y, *pytree.tree_leaves(field.args)]) as reading:
-        field(t, y)
-    return list({**found, **reading.read}.values())
 
 
 def _copied(watch: Watch) -> Watch:

@@ -1,4 +1,4 @@
-"""Tensors that a field reads by itself: seen, and replaced, where torch's functions take them.
+"""Tensors that a function reads by itself: seen, and replaced, where torch's functions take them.
 
 A field closes over its parameters as it likes; only the functions that take them are the same for
 all.
@@ -49,20 +49,22 @@ class Reading(TorchFunctionMode):
         return result
 
 
-class InPlaceOf(TorchFunctionMode):
-    """Torch's functions take other tensors in the place of some, wherever those come from.
+class Replacing(TorchFunctionMode):
+    """Torch's functions take other tensors in the place of those they are given.
 
     Args:
-        tensors: what is taken, by the identity of what is given.
+        replaced: the tensor to take, from the one that is given.
 
-    Attributes:
-        read: the identities of those that any function was given.
+    Example:
+        >>> with Replacing(lambda x: x + 1):
+        ...     total = torch.stack([torch.zeros(())])
+        >>> total
+        tensor([1.])
     """
 
-    def __init__(self, tensors: dict[int, Tensor]) -> None:
+    def __init__(self, replaced: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.read: set[int] = set()
-        self._tensors = tensors
+        self._replaced = replaced
 
     def __torch_function__(
         self,
@@ -77,10 +79,7 @@ class InPlaceOf(TorchFunctionMode):
 
     def _taken(self, given: Any) -> Any:
         if isinstance(given, torch.Tensor):
-            if id(given) not in self._tensors:
-                return given
-            self.read.add(id(given))
-            return self._tensors[id(given)]
+            return self._replaced(given)
         if isinstance(given, list | tuple):
             taken = [self._taken(x) for x in given]
             same = all(x is y for x, y in zip(given, taken, strict=True))
