@@ -254,7 +254,10 @@ def constant(type: ir.Type, number: float) -> ir.Constant:
     scalar = ir.Constant(element, float(number) if floating else int(number))
     if lanes_of(type) is None:
         return scalar
-    return ir.FormattedConstant(type, f"splat ({element} {scalar.get_reference()})")
+    text = f"splat ({element} {scalar.get_reference()})"  # many lanes written out parse slowly
+    vector = ir.FormattedConstant(type, text)
+    vector.constant = text  # llvmlite had repeated it in each lane
+    return vector
 
 
 def element_of(type: ir.Type) -> ir.Type:
