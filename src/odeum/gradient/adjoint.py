@@ -79,7 +79,7 @@ class Adjoint:
             )
         )
         backward = replace(problem, method=method, tolerance=Tolerance(rtol, atol))
-        return continuous.Plan(backward, _equation)
+        return continuous.Plan("adjoint", backward, _equation)
 
 
 def solve(problem: Problem) -> Outcome:

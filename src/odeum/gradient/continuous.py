@@ -1,24 +1,20 @@
-"""The two continuous adjoints as one autograd operation: what they share.
+"""What the two continuous adjoints share: backpropagation solves an equation backwards in time.
 
-The forward solve is anyone's; backpropagation solves an equation backwards in time. Knows neither
-the equation nor how it gets at the state: a plan says that.
+The forward solve is anyone's. Knows neither the equation nor how it gets at the state: a plan
+says that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
-from torch.autograd.function import once_differentiable
 
 from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
 from odeum.errors import InputError
 from odeum.gradient.backwards import BackwardSolve, Equation
-from odeum.gradient.batched import one_at_a_time
-from odeum.gradient.inputs import Isolated, Weights, isolate
+from odeum.gradient.inputs import Isolated, Weights
 from odeum.gradient.observations import observations_of
-from odeum.gradient.refusal import refusing
+from odeum.gradient.operation import Inputs, solved
 from odeum.types import Tensor
 
 
@@ -27,6 +23,7 @@ class Plan:
     """How a solve is to be differentiated.
 
     Attributes:
+        gradient: its name.
         backward: the forward problem with the method and the tolerance of the backward solve.
         equation: makes the equation from the problem, as the backward pass finds it, and from
             what was kept.
@@ -34,6 +31,7 @@ class Plan:
             them.
     """
 
+    gradient: str
     backward: Problem
     equation: Callable[[Problem, Any], Equation]
     keep: Callable[[list[Segments]], Any] | None = None
@@ -46,19 +44,7 @@ def solve(problem: Problem, plan: Callable[[Problem], Plan]) -> Outcome:
         problem: the problem.
         plan: how, given the problem cut off from where its tensors come from.
     """
-    if not torch.is_grad_enabled():
-        return problem.solve()
-    cut = isolate(problem)
-    if not cut.wants_gradient:
-        with torch.no_grad():
-            return cut.problem.solve(cut.k0)
-    run = _Run(cut, plan(cut.problem))
-    ys, marked = _Continuous.apply(run, *cut.inputs)
-    # Not kept: what the backward pass needs of it is saved by autograd.
-    outcome, run.outcome = run.outcome, None
-    assert outcome is not None
-    segments = refusing(outcome.segments if problem.dense else [], cut.inputs, "continuous")
-    return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
+    return solved(problem, lambda cut: _Run(cut, plan(cut.problem)))
 
 
 def check_tolerances(options: Any) -> None:
@@ -78,47 +64,45 @@ def check_tolerances(options: Any) -> None:
 
 
 class _Run:
-    """What the forward pass of a solve leaves for the backward pass."""
+    """A solve and its adjoint; see :class:`odeum.gradient.operation.Run`."""
+
+    needs_outputs = True
 
     def __init__(self, cut: Isolated, plan: Plan) -> None:
-        self.cut = cut
-        self.plan = plan
-        self.weights = Weights(cut.problem.field.field)
-        self.outcome: Outcome | None = None
+        self.gradient = plan.gradient
+        self._cut = cut
+        self._plan = plan
+        self._weights = Weights(cut.problem.field.field)
 
+    def solve(self) -> Outcome:
+        """Solves it, and keeps of its steps what the plan wants."""
+        problem, keep = self._cut.problem, self._plan.keep
+        asked = problem if keep is None else replace(problem, dense=True)
+        outcome = asked.solve(self._cut.k0)
+        self._kept = None if keep is None else keep(outcome.segments)
+        self._n_steps = outcome.stats.n_accepted
+        self._marked = replace(outcome.marked, y=outcome.marked.y[:0])
+        return outcome if problem.dense else replace(outcome, segments=[])
 
-class _Continuous(torch.autograd.Function):
-    """``(y0, ts, start, args, captured) -> (ys, marked states)``."""
-
-    @staticmethod
-    def forward(ctx: Any, run: _Run, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        problem, keep = run.cut.problem, run.plan.keep
-        if keep is not None:
-            problem = replace(problem, dense=True)
-        run.outcome = outcome = problem.solve(run.cut.k0)
-        ctx.run = run
-        ctx.kept = None if keep is None else keep(outcome.segments)
-        ctx.n_steps = outcome.stats.n_accepted
-        ctx.marked = replace(outcome.marked, y=outcome.marked.y[:0])
-        ctx.save_for_backward(*inputs, outcome.ys, outcome.marked.y)
-        ctx.set_materialize_grads(False)
-        return outcome.ys, outcome.marked.y
-
-    @staticmethod
-    @one_at_a_time
-    @once_differentiable
-    def backward(ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None) -> tuple[Any, ...]:
-        run: _Run = ctx.run
-        *_, ys, y_marked = ctx.saved_tensors
-        problem = run.plan.backward
-        problem = replace(problem, field=problem.field.with_field(run.weights.restored()))
-        equation = run.plan.equation(problem, ctx.kept)
-        solver = BackwardSolve(problem, equation, run.cut.leaves, ctx.n_steps)
-        marked = replace(ctx.marked, y=y_marked)
+    def pull(
+        self,
+        outputs: Sequence[Tensor],
+        g_ys: Tensor | None,
+        g_marked: Tensor | None,
+        *,
+        wants_times: bool,
+    ) -> Inputs:
+        """Solves the adjoint."""
+        ys, y_marked = outputs
+        problem = self._plan.backward
+        problem = replace(problem, field=problem.field.with_field(self._weights.restored()))
+        equation = self._plan.equation(problem, self._kept)
+        solver = BackwardSolve(problem, equation, self._cut.leaves, self._n_steps)
+        marked = replace(self._marked, y=y_marked)
         g_y0 = solver.run(observations_of(problem, ys, marked, g_ys, g_marked))
         if g_ys is not None and problem.start is None:
             g_y0 = g_y0 + g_ys[0]
-        of_times = solver.of_times(wanted=any(ctx.needs_input_grad[2:4]))
+        of_times = solver.of_times(wanted=wants_times)
         if problem.on_backward is not None:
             problem.on_backward(solver.stats())
-        return (None, g_y0, of_times.ts, of_times.start, *solver.g_leaves)
+        return (g_y0, of_times.ts, of_times.start, *solver.g_leaves)

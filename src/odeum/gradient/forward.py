@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
 from odeum.eager.captured import Reading, Replacing
@@ -24,8 +22,8 @@ from odeum.eager.recording import unrecorded
 from odeum.eager.records import Watch
 from odeum.eager.tangents import ExplicitZeros, OnLeaves
 from odeum.errors import InputError
-from odeum.gradient.batched import one_at_a_time
 from odeum.gradient.inputs import Args, Isolated, isolate, modules_read
+from odeum.gradient.operation import Inputs, recorded
 from odeum.methods import SciPy
 from odeum.types import Tensor
 
@@ -96,11 +94,7 @@ class Forward:
                 'gradient="forward" knows no sensitivities between the outputs: put the times in '
                 'ts, or use gradient="discrete" with dense=True'
             )
-        run = _Run(cut, _seeds(problem, cut.inputs), self.chunk)
-        ys, marked = _Forward.apply(run, *cut.inputs)
-        outcome, run.outcome = run.outcome, None
-        assert outcome is not None
-        return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked))
+        return recorded(_Run(cut, _seeds(problem, cut.inputs), self.chunk), cut.inputs)
 
 
 @dataclass(frozen=True)
@@ -169,37 +163,35 @@ def _seeds(problem: Problem, inputs: Sequence[Tensor | None]) -> list[_Seeds | N
 
 
 class _Run:
-    """A solve with its sensitivities.
+    """A solve with its sensitivities; see :class:`odeum.gradient.operation.Run`.
 
     Args:
         cut: the problem.
         seeds: of every input.
         chunk: seeds carried along at a time.
-
-    Attributes:
-        seeds: of every input.
-        outcome: of the problem alone.
-        rows: the row of each mark.
-        sensitivities: of the states at outputs and at marks, a pair for each chunk of seeds,
-            [seeds, time, batch, dim] and [seeds, marks, dim].
     """
 
+    gradient = "forward"
+    needs_outputs = False
+
     def __init__(self, cut: Isolated, seeds: list[_Seeds | None], chunk: int) -> None:
-        self.seeds = seeds
-        self.outcome: Outcome | None = None
-        self.rows: Tensor | None = None
-        self.sensitivities: list[tuple[Tensor, Tensor]] = []
         self._cut = cut
+        self._seeds = seeds
         self._chunk = chunk
+        # The row of each mark.
+        self._rows: Tensor | None = None
+        # Of the states at outputs and at marks, a pair for each chunk of seeds,
+        # [seeds, time, batch, dim] and [seeds, marks, dim].
+        self._sensitivities: list[tuple[Tensor, Tensor]] = []
         # Inputs that the field could read by itself and did not.
         self._unread: set[int] = set()
 
     def solve(self) -> Outcome:
-        """Solves it."""
+        """Solves it, and its sensitivities."""
         watches = tuple(_copied(watch) for watch in self._cut.problem.watches)
-        self.outcome = outcome = self._cut.problem.solve(self._cut.k0)
-        self.rows = outcome.marked.rows
-        wanted = [(i, seeds) for i, seeds in enumerate(self.seeds) if seeds is not None]
+        outcome = self._cut.problem.solve(self._cut.k0)
+        self._rows = outcome.marked.rows
+        wanted = [(i, seeds) for i, seeds in enumerate(self._seeds) if seeds is not None]
         primals = tuple(seeds.like for _, seeds in wanted)
         problem = replace(self._cut.problem, on_failure=None, on_progress=None)
 
@@ -217,7 +209,7 @@ class _Run:
                 ys, marked = _derivatives(states, problem.field, primals, tangents)
             # What a row that fails leaves behind has no derivative.
             ys = ys.masked_fill(~outcome.ys.isfinite(), 0.0)
-            self.sensitivities.append((ys, marked))
+            self._sensitivities.append((ys, marked))
         return outcome
 
     def _moved(self, problem: Problem, moved: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
@@ -249,20 +241,27 @@ class _Run:
         self._unread = {i for i in moved if id(self._cut.inputs[i]) in unread}
         return outcome.ys, outcome.marked.y
 
-    def pulled(self, g_ys: Tensor | None, g_marked: Tensor | None) -> list[Tensor | None]:
-        """The gradients of the inputs."""
+    def pull(
+        self,
+        outputs: Sequence[Tensor],
+        g_ys: Tensor | None,
+        g_marked: Tensor | None,
+        *,
+        wants_times: bool,
+    ) -> Inputs:
+        """Contracts the sensitivities with cotangents."""
         parts = []
-        for ys, marked in self.sensitivities:
+        for ys, marked in self._sensitivities:
             by_row = ys.new_zeros(len(ys), ys.shape[2])
             if g_ys is not None:
                 # Where the state is lost, so is its gradient: it must not spoil the other rows'.
                 by_row = by_row + (ys * torch.where(ys != 0, g_ys, 0.0)).sum((1, 3))
-            if g_marked is not None and self.rows is not None:
-                by_row = by_row.index_add(1, self.rows, (marked * g_marked).sum(2))
+            if g_marked is not None and self._rows is not None:
+                by_row = by_row.index_add(1, self._rows, (marked * g_marked).sum(2))
             parts.append(by_row)
         by_row = torch.cat(parts)
         gradients: list[Tensor | None] = []
-        for i, seeds in enumerate(self.seeds):
+        for i, seeds in enumerate(self._seeds):
             if seeds is None:
                 gradients.append(None)
                 continue
@@ -270,26 +269,6 @@ class _Run:
             gradients.append(None if i in self._unread else gradient)
             by_row = by_row[seeds.n :]
         return gradients
-
-
-class _Forward(torch.autograd.Function):
-    """``(y0, ts, start, args, captured) -> (ys, marked states)``."""
-
-    @staticmethod
-    def forward(ctx: Any, run: _Run, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        outcome = run.solve()
-        ctx.run = run
-        # Saved so that autograd notices inputs changed in place before the backward pass.
-        ctx.save_for_backward(*inputs)
-        ctx.set_materialize_grads(False)
-        return outcome.ys, outcome.marked.y
-
-    @staticmethod
-    @one_at_a_time
-    @once_differentiable
-    def backward(ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None) -> tuple[Any, ...]:
-        _ = ctx.saved_tensors  # raises where one was changed
-        return (None, *ctx.run.pulled(g_ys, g_marked))
 
 
 States = Callable[..., tuple[Tensor, Tensor]]

@@ -98,7 +98,8 @@ class Interpolated:
         def equation(problem: Problem, past: Past) -> _OverPast:
             return _OverPast(problem, past, jacobian_of(problem.method) or given)
 
-        return continuous.Plan(replace(problem, method=method, tolerance=tolerance), equation, keep)
+        backward = replace(problem, method=method, tolerance=tolerance)
+        return continuous.Plan("interpolated", backward, equation, keep)
 
 
 def solve(problem: Problem) -> Outcome:

@@ -1,23 +1,18 @@
 """The exact gradient of reversible steps, in memory that the number of steps hardly adds to.
 
-Owns the options and the autograd operation; eager/reversible.py takes the steps, way_back.py
-undoes them and pulls them back.
+Owns the options; eager/reversible.py takes the steps, way_back.py undoes them and pulls them back.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch.autograd.function import once_differentiable
 
 from odeum import methods
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.reversible import ReversibleRungeKutta
 from odeum.errors import InputError
-from odeum.gradient.batched import one_at_a_time
-from odeum.gradient.inputs import Isolated, Weights, isolate
-from odeum.gradient.refusal import refusing
+from odeum.gradient.inputs import Isolated, Weights
+from odeum.gradient.operation import Inputs, solved
 from odeum.gradient.way_back import Trail, WayBack
 from odeum.types import Tensor
 
@@ -51,6 +46,7 @@ class Reversible:
         McCallum & Foster, Efficient, Accurate and Stable Gradients for Neural ODEs (2024).
 
     Example:
+        >>> import torch
         >>> import odeum
         >>> y0 = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
         >>> gradient = odeum.gradient.Reversible(coupling=0.999)
@@ -74,19 +70,7 @@ class Reversible:
     def __call__(self, problem: Problem) -> Outcome:
         """Solves a problem so that backpropagation goes back through its steps."""
         problem = replace(problem, method=self._reversible(problem))
-        if not torch.is_grad_enabled():
-            return problem.solve()
-        cut = isolate(problem)
-        if not cut.wants_gradient:
-            with torch.no_grad():
-                return cut.problem.solve(cut.k0)
-        run = _Run(cut, Trail(cut.problem.y0))
-        ys, marked = _Reversible.apply(run, *cut.inputs)
-        # Kept, it would hold its own graph for ever.
-        outcome, run.outcome = run.outcome, None
-        assert outcome is not None
-        segments = refusing(outcome.segments, cut.inputs, "reversible")
-        return replace(outcome, ys=ys, marked=replace(outcome.marked, y=marked), segments=segments)
+        return solved(problem, _Run)
 
     def _reversible(self, problem: Problem) -> ReversibleRungeKutta:
         method = problem.method
@@ -105,38 +89,34 @@ class Reversible:
 
 
 class _Run:
-    """What the forward pass of a solve leaves for the backward pass."""
+    """A solve and the way back; see :class:`odeum.gradient.operation.Run`."""
 
-    def __init__(self, cut: Isolated, trail: Trail) -> None:
-        self.cut = cut
-        self.trail = trail
-        self.weights = Weights(cut.problem.field.field)
-        self.outcome: Outcome | None = None
+    gradient = "reversible"
+    needs_outputs = False
 
+    def __init__(self, cut: Isolated) -> None:
+        self._cut = cut
+        self._trail = Trail(cut.problem.y0)
+        self._weights = Weights(cut.problem.field.field)
 
-class _Reversible(torch.autograd.Function):
-    """``(y0, ts, start, args, captured) -> (ys, marked states)``."""
+    def solve(self) -> Outcome:
+        """Solves it, and remembers the way."""
+        return self._cut.problem.solve(self._cut.k0, self._trail)
 
-    @staticmethod
-    def forward(ctx: Any, run: _Run, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        run.outcome = outcome = run.cut.problem.solve(run.cut.k0, run.trail)
-        ctx.run = run
-        # Saved so that autograd notices inputs changed in place before the backward pass.
-        ctx.save_for_backward(*inputs)
-        ctx.set_materialize_grads(False)
-        return outcome.ys, outcome.marked.y
-
-    @staticmethod
-    @one_at_a_time
-    @once_differentiable
-    def backward(ctx: Any, g_ys: Tensor | None, g_marked: Tensor | None) -> tuple[Any, ...]:
-        run: _Run = ctx.run
-        _ = ctx.saved_tensors  # raises where one was changed
-        problem = run.cut.problem
-        problem = replace(problem, field=problem.field.with_field(run.weights.restored()))
-        way = WayBack(problem, run.trail, run.cut.leaves, any(ctx.needs_input_grad[2:4]))
+    def pull(
+        self,
+        outputs: Sequence[Tensor],
+        g_ys: Tensor | None,
+        g_marked: Tensor | None,
+        *,
+        wants_times: bool,
+    ) -> Inputs:
+        """Goes the way back."""
+        problem = self._cut.problem
+        problem = replace(problem, field=problem.field.with_field(self._weights.restored()))
+        way = WayBack(problem, self._trail, self._cut.leaves, wants_times)
         g_y0 = way.run(g_ys, g_marked)
         if problem.on_backward is not None:
             problem.on_backward(way.stats())
         of_times = way.of_times
-        return (None, g_y0, of_times.ts, of_times.start, *way.of_leaves.gradients)
+        return (g_y0, of_times.ts, of_times.start, *way.of_leaves.gradients)
