@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from odeum.compile.emit.blocks import Block
-from odeum.compile.emit.code import I32, I64, Code, Index, Variable, wide
+from odeum.compile.emit.code import I32, I64, Code, Variable, wide
 from odeum.compile.emit.interpolation import weights
 from odeum.compile.emit.judging import Judge, Verdict, larger
 from odeum.compile.emit.kernel import NOT_CUT, RUNNING, Arguments, Spec
-from odeum.compile.emit.lanes import from_lanes, gather, integers, lane, scatter
-from odeum.compile.emit.stages import FieldCode, StageCode, each_element
+from odeum.compile.emit.lanes import from_lanes, gather, integers, scatter
+from odeum.compile.emit.stages import FieldCode, StageCode
 from odeum.compile.emit.values import DOUBLE, FLOAT, Value, fma, where
 from odeum.solution import Status
 
@@ -30,7 +30,7 @@ class GroupCode:
     """What functions on one group of rows have in common.
 
     Args:
-        function: ``(arguments, block, first row)``, without a body.
+        function: ``(arguments, block, first row, thread)``, without a body.
         spec: what is compiled.
     """
 
@@ -38,7 +38,7 @@ class GroupCode:
         self.code = code = Code(function)
         self.spec = spec
         self.layout = spec.layout
-        pointer, block, first = code.arguments
+        pointer, block, first, _ = code.arguments
         self.arguments = Arguments(code, pointer)
         self.block = Block(code, spec.group, block)
         self.first_row = first
@@ -111,12 +111,6 @@ class GroupCode:
     def as_states(self, values: Sequence[Value]) -> list[Value]:
         """Times in the precision of states."""
         return [value.to_float(self.layout.real) for value in values]
-
-    def each_lane_element(
-        self, mask: Value, register: int, places: Sequence[ir.Value]
-    ) -> "list[tuple[int, ir.Value, Value]]":
-        """``(lane, place, whether a mask holds there)``."""
-        return [(i, place, lane(mask, i)) for i, place in enumerate(places)]
 
 
 class ForwardCode(GroupCode):
@@ -529,11 +523,8 @@ class ForwardCode(GroupCode):
 
 
 def spacing(t: Value, end: Value) -> Value:
-    """Distance of times from the next larger number; near zero, from that of roundings of an end."""
+    """Distance of times from the next larger number; near zero, as for roundings of an end."""
     eps = {FLOAT: 2.0**-23, DOUBLE: 2.0**-52}[t.element]
     integer = {FLOAT: I32, DOUBLE: I64}[t.element]
     reach = larger(abs(t), abs(end) * eps)
     return (reach.bitcast(integer) + 1).bitcast(t.element) - reach
-
-
-__all__ = ["ForwardCode", "GroupCode", "Index", "each_element", "spacing"]

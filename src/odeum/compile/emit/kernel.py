@@ -185,6 +185,7 @@ class Spec:
             met_non_finite=(self.integers, n),
             numbers=(I64, 4),  # see GROUP_NUMBERS
             row=(lane, n * sum(node.size for node in self.program.row)),
+            g_index=(self.integers, n),
             g_y=(lane, n * self.dim * self.records),
             g_k=(lane, n * self.dim * self.records),
             g_t=(self.times, n * self.records),
@@ -205,8 +206,9 @@ class Spec:
 
     @property
     def thread(self) -> Fields:
-        """Gradients of what rows share, as one thread adds them up: per register, or, where they
-        are outer products, of all rows together.
+        """Gradients of what rows share, as one thread adds them up.
+
+        Of a whole register each, or, where they are outer products, of all rows together.
         """
         return Fields.of(
             **{
@@ -229,11 +231,12 @@ GROUP_NUMBERS = ("n_tried", "n_records", "begun", "done")
 
 
 ARGUMENTS = (
-    "n_rows n_times n_groups n_threads n_tries max_steps capacity "
-    "ts y0 ys groups tape threads rtol atol sizes shared row "
-    "status n_evaluations n_accepted n_rejected "
-    "g_ys g_y0 g_ts g_shared g_row"
-).split()
+    *("n_rows", "n_times", "n_groups", "n_threads", "n_tries", "max_steps", "capacity"),
+    *("first_call", "last_call", "ts", "y0", "ys", "groups", "tape", "threads"),
+    *("rtol", "atol", "sizes", "shared", "row"),
+    *("status", "n_evaluations", "n_accepted", "n_rejected"),
+    *("g_ys", "g_y0", "g_ts", "g_shared", "g_row"),
+)
 """What an entry point is handed: an array of these numbers and addresses."""
 
 SIZES = ("first", "max", "min", "fixed")

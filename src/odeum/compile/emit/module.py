@@ -6,15 +6,22 @@ rows come out the same whenever the number of threads is the same.
 
 from llvmlite import ir
 
-from odeum.compile.emit.blocks import Block
+from odeum.compile.emit.backward import BackwardCode
+from odeum.compile.emit.blocks import Block, Fields
 from odeum.compile.emit.code import I32, I64, POINTER, Code, Variable
-from odeum.compile.emit.forward import DONE, ForwardCode
+from odeum.compile.emit.forward import ForwardCode
 from odeum.compile.emit.graphs import GraphCode
 from odeum.compile.emit.kernel import Arguments, Spec
 from odeum.compile.emit.places import Place
-from odeum.compile.emit.stages import FieldCode
+from odeum.compile.emit.pulls import PullCode, emit_pull, emit_recording
+from odeum.compile.emit.stages import FieldCode, input_places
 
 VOID = ir.VoidType()
+
+MAX_THREADS = 64
+"""The most threads an entry point may be asked for."""
+
+_TASK = Fields.of(arguments=(POINTER, 1), thread=(I64, 1), handle=(I64, 1), failed=(I32, 1))
 
 
 def emit_module(spec: Spec, triple: str, data_layout: str) -> ir.Module:
@@ -27,10 +34,20 @@ def emit_module(spec: Spec, triple: str, data_layout: str) -> ir.Module:
     """
     module = ir.Module(name="odeum")
     module.triple, module.data_layout = triple, data_layout
-    field = emit_field(_internal(module, "field", POINTER, POINTER, POINTER, POINTER, POINTER), spec)
-    advance = _internal(module, "advance", POINTER, POINTER, I64)
+    field = emit_field(
+        _internal(module, "field", POINTER, POINTER, POINTER, POINTER, POINTER), spec
+    )
+    advance = _internal(module, "advance", POINTER, POINTER, I64, I64)
     ForwardCode(advance, spec, field)
     _emit_entry(module, spec, "forward", advance)
+    if spec.records:
+        record = _internal(module, "record", *[POINTER] * 4)
+        emit_recording(record, spec)
+        pull = _internal(module, "pull", *[POINTER] * 8)
+        emit_pull(pull, spec)
+        sweep = _internal(module, "sweep", POINTER, POINTER, I64, I64)
+        BackwardCode(sweep, spec, PullCode(spec, record, pull))
+        _emit_entry(module, spec, "backward", sweep)
     return module
 
 
@@ -53,64 +70,71 @@ def emit_field(function: ir.Function, spec: Spec) -> FieldCode:
     return FieldCode(spec, function)
 
 
-def input_places(
-    code: Code, spec: Spec, shared: ir.Value, row: ir.Value, t: ir.Value, y: ir.Value
-) -> dict[str, Place]:
-    """Where the inputs of a field's graphs lie, by name."""
-    graph, layout = spec.program.forward, spec.layout
-    places = {}
-    for role, pointer in (("time", t), ("state", y)):
-        for node in graph.of_role(role):
-            places[node.name] = Place.contiguous(pointer, node.shape)
-    for i, node in enumerate(spec.program.shared):
-        pointer = code.load(shared, POINTER, i).value
-        places[node.name] = Place.contiguous(pointer, node.shape, rows=False)
-    done = 0
-    for node in spec.program.row:
-        pointer = code.at(row, layout.lane, done * layout.registers)
-        places[node.name] = Place.contiguous(pointer, node.shape)
-        done += node.size
-    return places
-
-
 def _emit_entry(module: ir.Module, spec: Spec, name: str, function: ir.Function) -> None:
     """Writes the entry point that calls a function of groups on all of them."""
     worker = _internal(module, f"{name}_worker", POINTER, I64)
     code = Code(worker)
     pointer, thread = code.arguments
     arguments = Arguments(code, pointer)
-    n_groups = arguments.number("n_groups")
+    n_groups, n_threads = (arguments.number(n) for n in ("n_groups", "n_threads"))
     group = Variable(code, I64)
     group.set(code.value(thread))
     with code.forever() as leave:
         leave.unless(code.builder.icmp_signed("<", group.get().value, n_groups))
         at = code.builder.mul(group.get().value, code.integer(spec.group.size))
-        block = Block(code, spec.group, code.offset(arguments.address("groups"), at))
+        block = code.offset(arguments.address("groups"), at)
         first = code.builder.mul(group.get().value, code.integer(spec.layout.n_rows))
-        with code.when((block.get("numbers", DONE) == 0).value):
-            code.call(function, pointer, block.pointer, first)
-        group.set(group.get() + code.value(arguments.number("n_threads")))
+        code.call(function, pointer, block, first, thread)
+        group.set(group.get() + code.value(n_threads))
     code.finish()
     _emit_threads(module, name, worker)
 
 
 def _emit_threads(module: ir.Module, name: str, worker: ir.Function) -> None:
     """Writes ``NAME(arguments)``: the worker on every thread, the calling one among them."""
-    task = ir.LiteralStructType([POINTER, I64])
     start = ir.Function(module, ir.FunctionType(POINTER, [POINTER]), f"{name}_thread")
     start.linkage = "internal"
     code = Code(start)
-    own = code.arguments[0]
-    arguments = code.load(own, POINTER, 0).value
-    code.call(worker, arguments, code.load(own, I64, 1).value)
+    task = Block(code, _TASK, code.arguments[0])
+    code.call(worker, task.get("arguments").value, task.get("thread").value)
     code.finish(ir.Constant(POINTER, None))
 
-    create = ir.Function(module, ir.FunctionType(I32, [POINTER] * 4), "pthread_create")
-    join = ir.Function(module, ir.FunctionType(I32, [I64, POINTER]), "pthread_join")
     entry = ir.Function(module, ir.FunctionType(VOID, [POINTER]), name)
     code = Code(entry)
     pointer = code.arguments[0]
     n_threads = Arguments(code, pointer).number("n_threads")
-    del task, create, join, n_threads
+    tasks = code.room(ir.IntType(8), _TASK.size * MAX_THREADS)
+
+    def task_of(thread: ir.Value) -> Block:
+        at = code.builder.mul(thread, code.integer(_TASK.size))
+        return Block(code, _TASK, code.offset(tasks, at))
+
+    with code.loop(n_threads, start=1) as thread:
+        task = task_of(thread)
+        task.set("arguments", code.value(pointer))
+        task.set("thread", code.value(thread))
+        nothing = ir.Constant(POINTER, None)
+        failed = code.call(_create(module), task.where("handle"), nothing, start, task.pointer)
+        task.set("failed", code.value(failed))
     code.call(worker, pointer, code.integer(0))
+    with code.loop(n_threads, start=1) as thread:
+        task = task_of(thread)
+        # Where the system gave no thread, this one does its part.
+        with code.when((task.get("failed") != 0).value):
+            code.call(worker, pointer, thread)
+        with code.when((task.get("failed") == 0).value):
+            code.call(_join(module), task.get("handle").value, ir.Constant(POINTER, None))
     code.finish()
+
+
+def _external(module: ir.Module, name: str, *kinds: ir.Type) -> ir.Function:
+    known = module.globals.get(name)
+    return known or ir.Function(module, ir.FunctionType(I32, kinds), name)
+
+
+def _create(module: ir.Module) -> ir.Function:
+    return _external(module, "pthread_create", *[POINTER] * 4)
+
+
+def _join(module: ir.Module) -> ir.Function:
+    return _external(module, "pthread_join", I64, POINTER)

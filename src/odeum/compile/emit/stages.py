@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from odeum.compile.emit.code import Code, Index
+from odeum.compile.emit.code import POINTER, Code, Index
 from odeum.compile.emit.graphs import WRITTEN_OUT
 from odeum.compile.emit.kernel import Spec
+from odeum.compile.emit.places import Place
 from odeum.compile.emit.values import Value, fma
 
 
@@ -126,3 +127,23 @@ def each_element(code: Code, spec: Spec) -> Iterator[tuple[Index, int]]:
         with code.loop(spec.dim) as d:
             for register in range(n):
                 yield code.add(code.times(d, n), register), register
+
+
+def input_places(
+    code: Code, spec: Spec, shared: ir.Value, row: ir.Value, t: ir.Value, y: ir.Value
+) -> dict[str, Place]:
+    """Where the inputs of a field's graphs lie, by name."""
+    graph, layout = spec.program.forward, spec.layout
+    places = {}
+    for role, pointer in (("time", t), ("state", y)):
+        for node in graph.of_role(role):
+            places[node.name] = Place.contiguous(pointer, node.shape)
+    for i, node in enumerate(spec.program.shared):
+        pointer = code.load(shared, POINTER, i).value
+        places[node.name] = Place.contiguous(pointer, node.shape, rows=False)
+    done = 0
+    for node in spec.program.row:
+        pointer = code.at(row, layout.lane, done * layout.registers)
+        places[node.name] = Place.contiguous(pointer, node.shape)
+        done += node.size
+    return places
