@@ -17,7 +17,17 @@ class SolveError(RuntimeError):
 
 
 class TraceError(InputError):
-    """A field cannot be compiled; the message names the operation and its source line."""
+    """A field cannot be compiled; the message names the operation and its source line.
+
+    Attributes:
+        operation: what cannot be compiled, as torch calls it or in a few words.
+        source: the user's line, ``file:line``; None where it is no line in particular.
+    """
+
+    def __init__(self, message: str, *, operation: str, source: str | None = None) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.source = source
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> InputError:

@@ -1,0 +1,4 @@
+"""The fused engine: a whole solve in one compiled kernel, in pipeline order from trace to runtime.
+
+Loaded when it is first used; nothing outside this package knows how a kernel comes about.
+"""

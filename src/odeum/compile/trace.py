@@ -1,0 +1,231 @@
+"""The user's field as a graph of one row, and where its tensors are found at the next call.
+
+The field is called once, on one row, and what torch executes is taken down; then it is called on
+several rows and differentiated, and held against the graph. Knows no solver and no kernel.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from odeum.compile.build import Builder
+from odeum.compile.check import check
+from odeum.compile.guard import Found, Guard, guard
+from odeum.compile.ir import Graph, Node
+from odeum.compile.lowering import constant_of
+from odeum.compile.passes import optimise, without_stops
+from odeum.compile.prologue import split
+from odeum.compile.record import CONSTANT, Known, Recorder, Watching
+from odeum.compile.sources import current_source, source_of
+from odeum.eager.field import PerRow, RowField
+from odeum.errors import TraceError
+from odeum.types import Tensor
+
+MISSING = object()
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A field that can be compiled.
+
+    Attributes:
+        differentiable: its graph: output "f", [dim], of inputs "time", (), "state", [dim], and
+            those of roles "shared" and "row"; with ``stop`` where the field cuts derivatives.
+        graph: the same without ``stop``.
+        prologue: what is to be computed from shared tensors once a solve, None where nothing is;
+            its outputs are shared inputs of the graph.
+        inputs: the shared and row tensors that are read, by name: where each is among those that
+            the guard finds, and how the user would name it.
+        guard: the Python state that all this depends on.
+    """
+
+    differentiable: Graph
+    graph: Graph
+    prologue: Graph | None
+    inputs: dict[str, tuple[int, str]]
+    guard: Guard
+
+    def values(self, field: RowField) -> dict[str, Tensor] | None:
+        """The shared and row tensors as they are now, by name; None where the trace is stale.
+
+        Args:
+            field: the same as was traced, or another of its make. Tensors in ``args`` that
+                belong to rows come whole, [batch, *shape], whatever rows the field holds.
+        """
+        found = self.guard.matched(field.field, field.args, field.integrals)
+        if isinstance(found, int):
+            return None
+        return {name: found[i] for name, (i, _) in self.inputs.items()}
+
+
+def trace(field: RowField, y: Tensor, t: Tensor) -> Traced:
+    """Takes a field down as a graph.
+
+    Args:
+        field: the user's, as the engines call it.
+        y: states that it is to be solved from, [rows, dim].
+        t: times of these rows, [rows, 1].
+
+    Raises:
+        TraceError: naming the operation, and where it is in the user's code, that cannot be taken.
+
+    Example:
+        >>> from odeum.tree import structure_of
+        >>> y = torch.ones(4, 2)
+        >>> field = RowField(lambda t, y: -2.0 * y, structure_of(y), None, joint=False)
+        >>> print(trace(field, y, torch.zeros(4, 1)).graph)
+        %0: float[] = constant(value=-2.0)
+        %1: float[2] = input(role=state, name=state)
+        %2: float[2] = mul(%1, %0)...
+        f <- %2
+    """
+    return traced_under(watch(field), field, y, t)
+
+
+def watch(field: RowField, ignored: frozenset[str] = frozenset()) -> Guard:
+    """The guard of everything that a field can read."""
+    return guard(field.field, field.args, field.integrals, ignored=ignored)
+
+
+def traced_under(watched: Guard, field: RowField, y: Tensor, t: Tensor) -> Traced:
+    """The same as ``trace`` where the guard is there already."""
+    _check_setting(field, y)
+    before = [(own, key, own.get(key, MISSING), name) for own, key, name in watched.assigned]
+    recording = _Recording(watched, field, y.detach(), t.detach().to(y.dtype))
+    graph = recording.graph()
+    for own, key, value, label in before:
+        if own.get(key, MISSING) is not value:
+            raise _changes(label)
+    found = watched.matched(field.field, field.args, field.integrals)
+    if isinstance(found, int):
+        raise _changes(watched.labels[found])
+    optimised = optimise(graph)
+    check(optimised, field, y, t, {name: found[i] for name, (i, _) in recording.read.items()})
+    differentiable, prologue = split(optimised)
+    used = {node.name for part in (optimised,) for node in part.nodes() if node.op == "input"}
+    return Traced(
+        differentiable,
+        without_stops(differentiable),
+        prologue,
+        {name: place for name, place in recording.read.items() if name in used},
+        replace(watched, found=(), constants=(), assigned=()),
+    )
+
+
+def _changes(label: str) -> TraceError:
+    return TraceError(
+        f"the field changes {label} when it is called: kernels would leave that out",
+        operation=f"changing {label}",
+    )
+
+
+def _check_setting(field: RowField, y: Tensor) -> None:
+    """What keeps any field from being traced."""
+    why = None
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        why = "inside torch.func", "runs inside a transform of torch.func"
+    elif y.device.type != "cpu":
+        why = str(y.device), f"is solved on {y.device}: kernels are made for CPUs"
+    elif y.dtype not in (torch.float32, torch.float64):
+        why = str(y.dtype), f"is solved in {y.dtype}: kernels take float32 and float64"
+    elif field.autocast is not None:
+        why = "autocast", "runs under autocast: kernels compute in the dtype of the state"
+    elif field.joint and field.structure.batch_shape:
+        why = "joint", 'is solved with coupling="joint": kernels solve rows independently'
+    if why:
+        raise TraceError(f"the field {why[1]}", operation=why[0])
+
+
+class _Recording:
+    """One call of a field on one row.
+
+    Attributes:
+        read: shared and row inputs that were met, by name: the place among what the guard found,
+            and the label.
+    """
+
+    def __init__(self, watched: Guard, field: RowField, y: Tensor, t: Tensor) -> None:
+        self._y = y[:1].clone().requires_grad_()
+        self._t = t[:1].clone().requires_grad_()
+        self._dtype = y.dtype
+        self._tensors = {id(x.tensor): (i, x) for i, x in reversed([*enumerate(watched.found)])}
+        self._values = {id(x): x for x in watched.constants}
+        self._inputs: dict[str, Node] = {}
+        self.read: dict[str, tuple[int, str]] = {}
+        self._cut: list[tuple[Tensor, Node]] = []
+        self._field = RowField(
+            field.field,
+            field.structure,
+            pytree.tree_map(self._one_row, field.args),
+            joint=field.joint,
+            integrals=field.integrals,
+        )
+
+    def graph(self) -> Graph:
+        """What the field does."""
+        b = Builder()
+        time = Node("input", (), (), {"role": "time", "name": "time"})
+        state = Node("input", (), (self._y.shape[1],), {"role": "state", "name": "state"})
+        recorder = Recorder(self._dtype, self._find)
+        recorder.define(self._t, b.reshape(time, (1, 1)), frozen=True)
+        recorder.define(self._y, b.reshape(state, self._y.shape), frozen=True)
+        for tensor, node in self._cut:
+            recorder.define(tensor, node, frozen=True)
+        with torch.enable_grad():
+            result = self._called(recorder)
+        node = recorder.value(result)
+        if node is CONSTANT:
+            node = constant_of(b, result.detach())
+        assert isinstance(node, Node)
+        flat = b.reshape(node, (self._y.shape[1],))
+        return Graph((time, state, *self._inputs.values()), {"f": flat})
+
+    def _called(self, recorder: Recorder) -> Tensor:
+        try:
+            with recorder, Watching(recorder):
+                return self._field(self._t, self._y)
+        except TraceError:
+            raise
+        except Exception as error:
+            raise TraceError(
+                f"the field failed when it was called on one row: {error}",
+                operation=type(error).__name__,
+                source=source_of(error),
+            ) from error
+
+    def _one_row(self, leaf: Any) -> Any:
+        """A leaf of args as one row sees it."""
+        if not isinstance(leaf, PerRow):
+            return leaf
+        entry = leaf.tensor.detach()[:1].clone().requires_grad_(leaf.tensor.is_floating_point())
+        if id(leaf.tensor) in self._tensors:
+            place, found = self._tensors[id(leaf.tensor)]
+            node = self._input("row", place, found, tuple(entry.shape[1:]))
+            self._cut.append((entry, Builder().reshape(node, entry.shape)))
+        return PerRow(entry)
+
+    def _input(self, role: str, place: int, found: Found, shape: tuple[int, ...]) -> Node:
+        if found.tensor.dtype is not self._dtype:
+            source = current_source()
+            raise TraceError(
+                f"{found.label} has {found.tensor.dtype} where the state has {self._dtype}: "
+                "convert it with .to(y.dtype)",
+                operation=f"reading {found.label}",
+                source=source,
+            )
+        name = f"{role}{len(self._inputs)}"
+        node = Node("input", (), shape, {"role": role, "name": name})
+        self._inputs[name] = node
+        self.read[name] = (place, found.label)
+        return node
+
+    def _find(self, tensor: Tensor) -> Known | None:
+        """What a tensor is that the field did not make."""
+        if id(tensor) in self._values:
+            return CONSTANT
+        if id(tensor) not in self._tensors:
+            return None
+        place, found = self._tensors[id(tensor)]
+        return self._input("shared", place, found, tuple(tensor.shape))
