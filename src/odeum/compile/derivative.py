@@ -42,6 +42,7 @@ def differentiate(graph: Graph, wanted: frozenset[str]) -> Derivative:
         wanted: names of inputs.
 
     Example:
+        >>> from odeum.compile.build import Builder
         >>> y = Node("input", (), (2,), {"role": "state", "name": "state"})
         >>> graph = Graph((y,), {"f": Builder()("tanh", y)})
         >>> derivative = differentiate(graph, frozenset(["state"]))

@@ -206,7 +206,7 @@ class _Walk:
         elif isinstance(x, types.MethodType):
             self._check(f"type({name}) is not {self._constant(types.MethodType)}", label)
             self.visit(x.__self__, f"{name}.__self__", label)
-            self._function(x.__func__, self._bind(f"{name}.__func__"), label)
+            self.visit(x.__func__, f"{name}.__func__", label)
         elif isinstance(x, functools.partial):
             self._check(f"type({name}) is not {self._constant(type(x))}", label)
             for part in ("func", "args", "keywords"):

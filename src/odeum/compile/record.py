@@ -90,6 +90,11 @@ class Recorder(TorchDispatchMode):
         self._writes: dict[int, int] = {}
         self.stopping = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch would import all of torch._dynamo at the first operation: two seconds.
+        return False
+
     def define(self, tensor: Tensor, value: Known, *, frozen: bool = False) -> None:
         """What is known about a tensor; into a frozen one nothing may be written."""
         storage = tensor.untyped_storage()._cdata
@@ -156,8 +161,8 @@ class Recorder(TorchDispatchMode):
             self._check_writable(func, args)
         if name in FACTORIES or all(x is CONSTANT for x in known):
             result = func(*args, **kwargs)
-            for x in _tensors(result):
-                self.define(x, CONSTANT)
+            for made in _tensors(result):
+                self.define(made, CONSTANT)
             return result
         if name in NUMBERS:
             raise Unsupported(NUMBERS[name])
