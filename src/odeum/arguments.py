@@ -1,6 +1,7 @@
 """The arguments of a solve: checked, and as the rest of the house takes them."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,13 @@ def output_times(ts: Tensor, structure: Structure) -> Tensor:
 def tolerance_of(
     rtol: float | Tensor, atol: float | Tensor, structure: Structure, copies: int
 ) -> Tolerance:
-    """Tolerances checked and spread over a row's numbers."""
+    """Tolerances checked and spread over a row's numbers.
+
+    Example:
+        >>> from odeum.tree import structure_of
+        >>> tolerance_of(1e-6, 0.0, structure_of(torch.ones(2, 3)), copies=1).rtol
+        1e-06
+    """
     tiny = torch.finfo(structure.dtype).tiny
     spread = [_spread(name, value, structure) for name, value in (("rtol", rtol), ("atol", atol))]
     for name, value, lowest in zip(("rtol", "atol"), spread, (tiny, 0.0), strict=True):
@@ -53,11 +60,31 @@ def tolerance_of(
             raise InputError(
                 f"{name} = {smallest:g}: give a {allowed} number; 1e-3 is loose, 1e-9 tight"
             )
+    spread[0] = _resolved(spread[0], structure.dtype)
     relative, absolute = (x.repeat(copies) if isinstance(x, Tensor) else x for x in spread)
     # An absolute tolerance of zero must not divide an error of zero by zero.
     if isinstance(absolute, Tensor):
         return Tolerance(relative, absolute.clamp(min=tiny))
     return Tolerance(relative, max(absolute, tiny))
+
+
+def _resolved(rtol: float | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """A relative tolerance no finer than the rounding of a state.
+
+    Below it errors are those of rounding, which shorter steps do not lessen: a solve would creep
+    until it ran out of steps. Like SciPy's, it warns and goes on; its limit of 100 roundings is
+    not taken over, as single precision serves well at 1e-6.
+    """
+    finest = torch.finfo(dtype).eps / 2
+    smallest = float(torch.as_tensor(rtol).min())
+    if smallest >= finest:
+        return rtol
+    warnings.warn(
+        f"rtol = {smallest:g} is finer than a state in {str(dtype).removeprefix('torch.')} can be "
+        f"rounded: it is taken as {finest:.2g}; for a finer one give y0 in float64",
+        stacklevel=4,
+    )
+    return rtol.clamp(min=finest) if isinstance(rtol, Tensor) else finest
 
 
 def _spread(name: str, value: Any, structure: Structure) -> float | Tensor:
