@@ -4,6 +4,7 @@ A value is a scalar or a vector of lanes, of floating-point numbers, integers or
 here knows graphs, solvers or which function is being emitted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,8 +224,14 @@ def fma(a: Value, b: Value | float, c: Value | float) -> Value:
     return a.intrinsic("fmuladd", b, c)
 
 
-def polynomial(x: Value, coefficients: tuple[float, ...]) -> Value:
-    """A polynomial with the constant term first, by Horner's rule."""
+def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
+    """A polynomial with the constant term first.
+
+    By Horner's rule, long ones by parts, even and odd, that the machine can work on side by side.
+    """
+    if len(coefficients) >= 8:
+        even, odd = (polynomial(x * x, coefficients[start::2]) for start in (0, 1))
+        return fma(odd, x, even)
     result = x.constant(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         result = fma(result, x, coefficient)
