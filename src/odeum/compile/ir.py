@@ -112,7 +112,11 @@ class Graph:
         return Graph(inputs, {name: new[node] for name, node in self.outputs.items()})
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return self.text(sources=True)
+
+    def text(self, *, sources: bool = False) -> str:
+        """One line a node, with or without where the user wrote it."""
+        return "\n".join(_lines(self, sources=sources))
 
 
 def topological(outputs: Any) -> list[Node]:
@@ -157,13 +161,13 @@ def depends_on(nodes: list[Node], roles: tuple[str, ...]) -> set[Node]:
     return found
 
 
-def _lines(graph: Graph) -> Iterator[str]:
+def _lines(graph: Graph, *, sources: bool) -> Iterator[str]:
     numbers = {node: i for i, node in enumerate(graph.nodes())}
     for node, i in numbers.items():
         reads = ", ".join(f"%{numbers[x]}" for x in node.inputs)
         extra = ", ".join(f"{key}={value}" for key, value in node.attributes.items())
         inside = "; ".join(part for part in (reads, extra) if part)
-        where = f"    # {node.source}" if node.source else ""
+        where = f"    # {node.source}" if node.source and sources else ""
         kind = "bool" if node.boolean else "float"
         yield f"%{i}: {kind}{list(node.shape)} = {node.op}({inside}){where}"
     for name, node in graph.outputs.items():

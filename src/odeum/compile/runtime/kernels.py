@@ -1,0 +1,108 @@
+"""Kernels: compiled once a process, and once a machine where the disk keeps them."""
+
+import ctypes
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from odeum.compile import emit
+from odeum.compile.emit.code import width_of
+from odeum.compile.emit.kernel import Spec
+from odeum.compile.emit.module import emit_module
+from odeum.compile.runtime import disk
+from odeum.compile.ir import Node
+from odeum.compile.runtime.machine import Library, Machine, compiled, data_layout
+
+EntryPoint = Callable[[int], None]
+"""Called with the address of an array of arguments."""
+
+
+FIRST_STEPS = 64
+"""Steps of a group that a first tape has room for."""
+
+
+class Kernel:
+    """Machine code for one kind of solve.
+
+    Args:
+        spec: what it was compiled for.
+        library: the machine code.
+
+    Attributes:
+        forward: solves.
+        backward: pulls a solve back; None where none is recorded.
+        rows_at_once: rows in a group.
+        group_size: bytes of what is known of a group of rows.
+        numbers_at: where the numbers of a group lie in that.
+        record_size: bytes of what is kept of a step of a group; 0 where nothing is.
+        thread_size: bytes of the gradients that a thread adds up.
+        totals: of each gradient that rows share: the input, where it lies in that, and how many
+            numbers each element is spread over.
+        usual_steps: steps of a group that a tape should have room for.
+    """
+
+    def __init__(self, spec: Spec, library: Library) -> None:
+        self.spec = spec
+        self._library = library
+        prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        entries = {name: prototype(address) for name, address in library.addresses.items()}
+        self.forward: EntryPoint = entries["forward"]
+        self.backward: EntryPoint | None = entries.get("backward")
+        self.rows_at_once = spec.layout.n_rows
+        group = spec.group
+        self.group_size, self.numbers_at = group.size, group.offsets["numbers"]
+        self.record_size = spec.record.size if spec.records else 0
+        self.thread_size = 0
+        self.totals: list[tuple[Node, int, int]] = []
+        self.usual_steps = FIRST_STEPS
+        if spec.records:
+            thread = spec.thread
+            self.thread_size = thread.size
+            self.totals = [
+                (node, thread.offsets[node.name], width_of(thread.kinds[node.name]))
+                for node in spec.program.wanted("shared")
+            ]
+
+
+def kernel_of(spec: Spec, made_for: Machine) -> Kernel:
+    """The kernel for a kind of solve: from the disk, or compiled."""
+    key = _key(spec, made_for)
+    code = disk.read(key)
+    names = ("forward", "backward") if spec.records else ("forward",)
+    if code is not None:
+        try:
+            return Kernel(spec, Library(code, names, made_for))
+        except RuntimeError:  # what the linker says of an object that is none
+            pass
+    code = compiled(str(emit_module(spec, made_for.triple, data_layout(made_for))), made_for)
+    disk.write(key, code)
+    return Kernel(spec, Library(code, names, made_for))
+
+
+def _key(spec: Spec, made_for: Machine) -> str:
+    """A name that says everything machine code depends on."""
+    tableau, program = spec.tableau, spec.program
+    graphs = (program.forward, program.recording, program.backward)
+    parts = [
+        _source_digest(),
+        repr(made_for),
+        *("" if graph is None else graph.text() for graph in graphs),
+        repr((tableau.order, tableau.embedded_order, tableau.a, tableau.b, tableau.b_error)),
+        repr((tableau.c, tableau.interpolant)),
+        repr([(node.name, node.role, node.shape) for node in program.forward.inputs]),
+        repr(spec.controller),
+        repr((spec.lands_on_outputs, spec.per_row_times, spec.dim, spec.records)),
+        repr((spec.wants_times, str(spec.time), str(spec.layout))),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@cache
+def _source_digest() -> str:
+    """Of the code that writes kernels: another version writes others."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(emit.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update((Path(emit.__file__).parents[2] / "control.py").read_bytes())
+    return digest.hexdigest()
