@@ -112,10 +112,12 @@ def exp2(x: Value) -> Value:
     return exp2_of_sum(between(x, -form.bias - form.mantissa - 2.0, form.bias + 2.0))
 
 
-def exp2_of_sum(x: Value, small: Value | float = 0.0) -> Value:
+def exp2_of_sum(x: Value, small: Value | None = None) -> Value:
     """2 to the power of x and a small number, whose sum is not rounded; x of a result's order."""
     nearest, k = nearest_integer(x)
-    r = x - nearest + small
+    r = x - nearest
+    if small is not None:
+        r = r + small
     p = fma(r, polynomial(r, CONSTANTS[x.element].exp2_tail), 1.0)
     return times_power_of_two(p, k)
 
@@ -168,7 +170,7 @@ def _half_expm1(x: Value) -> Value:
 
 
 def _between_powers(x: Value, lowest: float, highest: float) -> Value:
-    """x, where e^x leaves two powers of 2 another at which it does so too."""
+    """Limit x so that e^x lies between two powers of 2, given by their exponents."""
     return between(x, lowest * LN2, highest * LN2)
 
 

@@ -7,7 +7,7 @@ is exact. Coefficients: benchmarks/fit_functions.py.
 
 import math
 
-from odeum.compile.emit.functions_exponential import CONSTANTS, LOG2_E, exp2_of_sum
+from odeum.compile.emit.functions_exponential import CONSTANTS, LOG2_E, exp2, exp2_of_sum
 from odeum.compile.emit.functions_parts import (
     between,
     exponent_and_fraction,
@@ -69,26 +69,29 @@ def log1p(x: Value) -> Value:
 
 
 def power(x: Value, y: Value) -> Value:
-    """X to the power of y, as IEEE 754 defines pow.
+    """Raise x to the power of y, as IEEE 754 defines pow.
 
-    2^(y log2|x|), with the logarithm and its product in twice the precision of double.
+    2^(y log2|x|), with the logarithm and its product in at least twice the precision of the result.
     """
     if x.element == FLOAT:
-        return power(x.to_float(DOUBLE), y.to_float(DOUBLE)).to_float(FLOAT)
-    magnitude = abs(x)
-    high, low = _log2_twice(magnitude)
-    high = _with_ends(magnitude, high)
+        x, y = x.to_float(DOUBLE), y.to_float(DOUBLE)
+        return _power_of(x, y, exp2(y * log2(abs(x)))).to_float(FLOAT)
+    high, low = _log2_twice(abs(x))
+    high = _with_ends(abs(x), high)
     exponent = y * high
-    small = y * low + y.intrinsic("fma", high, -exponent)
+    small = y * low + _exact(y, high, -exponent)
     small = where(abs(exponent) < 1100.0, small, 0.0)  # where it may be NaN
-    result = exp2_of_sum(between(exponent, -1100.0, 1100.0), small)
+    return _power_of(x, y, exp2_of_sum(between(exponent, -1100.0, 1100.0), small))
 
+
+def _power_of(x: Value, y: Value, of_magnitude: Value) -> Value:
+    """Raise x to the power of y, given that of |x|, right unless |x| or the result is 1."""
     integral = y == y.intrinsic("trunc")
     half = y * 0.5
     odd = integral & (half != half.intrinsic("trunc"))
-    result = where(odd, result.copysign(x), result)
+    result = where(odd, of_magnitude.copysign(x), of_magnitude)
     negative = (x < 0.0) & (x > -math.inf)
-    result = where(negative & ~integral & (abs(y) < math.inf), math.nan, result)
+    result = where(negative & ~integral, math.nan, result)
     of_one = (x == 1.0) | ((x == -1.0) & (abs(y) == math.inf))
     return where(of_one | (y == 0.0), 1.0, result)
 
