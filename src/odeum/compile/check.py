@@ -36,52 +36,58 @@ def check(
         TraceError: where they disagree.
     """
     rows = torch.arange(N_ROWS) % len(y)
-    y, t = _perturbed(y.detach()[rows]), _perturbed(t.detach().to(y.dtype)[rows])
-    shared = {name: _leaf(values[name]) for name in _names(graph, "shared")}
-    own = {name: _leaf(values[name][rows]) for name in _names(graph, "row")}
-    with torch.enable_grad():
-        parts = [slice(i, i + 1) for i in range(N_ROWS)] if int(rows.max()) == 0 else [slice(None)]
-        y, t = y.requires_grad_(), t.requires_grad_()
-        f = torch.cat([_called(field, t[i], y[i], rows[i]) for i in parts])
-        inputs = {"time": t[:, 0], "state": y, **shared, **own}
-        expected = interpret(graph, inputs)["f"]
-    _compare(
-        f.detach(),
-        expected.detach(),
-        "rows are not independent: the field gives another derivative for one row alone than for "
-        "the same row among others",
-        "mixing rows",
+    alone = len(y) == 1
+    y, t = _near(y.detach()[rows]).requires_grad_(), _near(t.detach()[rows]).requires_grad_()
+    cut = {
+        id(values[node.name]): values[node.name].detach()[rows].requires_grad_()
+        for node in graph.of_role("row")
+    }
+
+    def own(leaf: Any) -> Any:
+        if not isinstance(leaf, PerRow):
+            return leaf
+        return PerRow(cut.get(id(leaf.tensor), leaf.tensor.detach()[rows]))
+
+    several = RowField(
+        field.field,
+        field.structure,
+        pytree.tree_map(own, field.args),
+        joint=field.joint,
+        integrals=field.integrals,
     )
+    inputs = {name: cut.get(id(x), x) for name, x in values.items()}
+    with torch.enable_grad():
+        f = _called(several, t, y, alone)
+        expected = interpret(graph, {"time": t[:, 0], "state": y, **inputs})["f"]
+        if not _alike(f, expected):
+            raise TraceError(
+                "rows are not independent: the field gives another derivative for one row alone "
+                "than for the same row among others",
+                operation="mixing rows",
+            )
+        read = [x for x in (y, t, *inputs.values()) if x.requires_grad]
+        given, wanted = _gradients(f, read), _gradients(expected, read)
+    if not all(_alike(g, w) for g, w in zip(given, wanted, strict=True)):
+        raise TraceError(
+            "autograd's derivative of the field is not that of the operations it executes: it has "
+            "a torch.autograd.Function or a hook of its own",
+            operation="own derivative",
+        )
 
 
-def _names(graph: Graph, role: str) -> list[str]:
-    used = {node for node in graph.nodes() if node.op == "input"}
-    return [node.name for node in graph.of_role(role) if node in used]
-
-
-def _leaf(x: Tensor) -> Tensor:
-    return x.detach()
-
-
-def _perturbed(x: Tensor) -> Tensor:
+def _near(x: Tensor) -> Tensor:
     """Values near others, all different."""
     wave = torch.sin(torch.arange(1, x.numel() + 1, dtype=x.dtype)).reshape(x.shape)
     return x * (1 + wave / 8) + wave / 16
 
 
-def _called(field: RowField, t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-    def some(leaf: Any) -> Any:
-        return PerRow(leaf.tensor.detach()[rows]) if isinstance(leaf, PerRow) else leaf
-
-    some_rows = RowField(
-        field.field,
-        field.structure,
-        pytree.tree_map(some, field.args),
-        joint=field.joint,
-        integrals=field.integrals,
-    )
+def _called(field: RowField, t: Tensor, y: Tensor, alone: bool) -> Tensor:
+    """The field on all rows at once; one by one where it is for a single row."""
     try:
-        return some_rows(t, y)
+        if not alone:
+            return field(t, y)
+        every = torch.arange(len(y)).split(1)
+        return torch.cat([field.select(row)(t[row], y[row]) for row in every])
     except Exception as error:
         raise TraceError(
             f"the field takes one row and fails on {len(y)}: {error}",
@@ -90,13 +96,28 @@ def _called(field: RowField, t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         ) from error
 
 
-def _compare(given: Tensor, expected: Tensor, message: str, operation: str) -> None:
+def _gradients(f: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """A vector-Jacobian product, with zeros for what is not read."""
+    if not f.requires_grad or not inputs:
+        return [torch.zeros_like(x) for x in inputs]
+    cotangent = _near(torch.ones_like(f))
+    try:
+        found = torch.autograd.grad(f, inputs, cotangent, allow_unused=True)
+    except Exception as error:
+        raise TraceError(
+            f"the field cannot be differentiated: {error}",
+            operation=type(error).__name__,
+            source=source_of(error),
+        ) from error
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+def _alike(given: Tensor, expected: Tensor) -> bool:
     """Whether two values agree but for rounding."""
     tolerance = 1e-3 if given.dtype is torch.float32 else 1e-7
+    given, expected = given.detach(), expected.detach()
     finite = expected[expected.isfinite()]
-    scale = float(finite.abs().max()) if len(finite) else 1.0
-    alike = torch.isclose(
-        given, expected, rtol=tolerance, atol=tolerance * max(scale, 1e-30), equal_nan=True
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    return torch.allclose(
+        given, expected, rtol=tolerance, atol=tolerance * scale + 1e-30, equal_nan=True
     )
-    if not alike.all():
-        raise TraceError(message, operation=operation)

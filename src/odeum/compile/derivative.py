@@ -15,7 +15,27 @@ from odeum.compile.record import Known, Recorder
 from odeum.compile.verify import verify
 from odeum.types import Tensor
 
-CHEAP = frozenset(["neg", "abs", "sign", "not", "to_float", "add", "sub", "mul", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "where"])
+CHEAP = frozenset(
+    [
+        "neg",
+        "abs",
+        "sign",
+        "not",
+        "to_float",
+        "add",
+        "sub",
+        "mul",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "ne",
+        "and",
+        "or",
+        "where",
+    ]
+)
 """Computed again on the way back where all they read is there, instead of being stored."""
 
 

@@ -11,7 +11,7 @@ import functools
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ PLAIN = (
     torch.memory_format,
     torch.Generator,
 )
+CONTAINERS = (list, tuple, dict, set, frozenset, types.MappingProxyType)
 BOOKKEEPING = frozenset(("_parameters", "_buffers", "_modules"))
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 EVERYTHING = frozenset(("getattr", "vars", "__dict__", "__getattribute__"))
@@ -211,7 +212,7 @@ class _Walk:
             self._check(f"type({name}) is not {self._constant(type(x))}", label)
             for part in ("func", "args", "keywords"):
                 self.visit(getattr(x, part), f"{name}.{part}", label)
-        elif isinstance(x, list | tuple | dict | set | frozenset):
+        elif isinstance(x, CONTAINERS):
             self._container(x, name, label)
         elif isinstance(x, np.ndarray):
             self._array(x, name, label)
@@ -260,7 +261,7 @@ class _Walk:
             self._identity(x, name, label)
         elif isinstance(x, set | frozenset):
             self._check(f"{name} != {self._constant(type(x)(x))}", label)
-        elif isinstance(x, dict):
+        elif isinstance(x, Mapping):
             keys = self._constant(tuple(x))
             self._check(f"tuple({name}) != {keys}", label)
             for i, (key, value) in enumerate(x.items()):

@@ -97,9 +97,9 @@ def evaluate(node: Node, operands: list[Tensor], batched: list[bool], like: Tens
     (x,) = operands
     batch = x.shape[:lead]
     if node.op == "reshape":
-        return x.reshape(*batch, *node.shape)
+        return x.reshape((*batch, *node.shape))
     if node.op == "expand":
-        return _aligned(x, bool(lead), len(node.shape)).expand(*batch, *node.shape)
+        return _aligned(x, bool(lead), len(node.shape)).expand((*batch, *node.shape))
     if node.op == "permute":
         return x.permute(*range(lead), *(d + lead for d in node.attributes["dims"]))
     if node.op == "slice":

@@ -11,9 +11,57 @@ from typing import Any
 Shape = tuple[int, ...]
 
 UNARY = frozenset(
-    ["neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan", "tanh", "sigmoid", "erf", "asin", "acos", "atan", "sinh", "cosh", "floor", "ceil", "round", "trunc", "not", "to_float", "stop"]
+    [
+        "neg",
+        "abs",
+        "sign",
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "sin",
+        "cos",
+        "tan",
+        "tanh",
+        "sigmoid",
+        "erf",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
+        "not",
+        "to_float",
+        "stop",
+    ]
 )
-BINARY = frozenset(["add", "sub", "mul", "div", "pow", "maximum", "minimum", "atan2", "lt", "le", "gt", "ge", "eq", "ne", "and", "or"])
+BINARY = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "pow",
+        "maximum",
+        "minimum",
+        "atan2",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "ne",
+        "and",
+        "or",
+    ]
+)
 COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 LOGICAL = frozenset(["and", "or", "not"])
 POINTWISE = UNARY | BINARY | {"where"}

@@ -26,9 +26,23 @@ CONSTANT = "constant"
 """Is known about tensors that do not depend on any input: their own value."""
 
 FACTORIES = frozenset(
-    ["zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "empty_strided"]
+    [
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+        "new_empty_strided",
+        "empty_strided",
+    ]
 )
 """Take a shape from a tensor and no value."""
+
+SHAPES = frozenset(("_has_same_storage_numel", "is_same_size"))
+"""Ask tensors about their shapes, and nothing that a node would hold."""
 
 TURNED = frozenset(["squeeze", "unsqueeze", "transpose", "t", "swapaxes"])
 """In place, these change how a tensor is looked at and write nothing."""
@@ -36,18 +50,32 @@ TURNED = frozenset(["squeeze", "unsqueeze", "transpose", "t", "swapaxes"])
 PLAIN_WITHOUT_DROPOUT = frozenset(["_scaled_dot_product_flash_attention_for_cpu"])
 """Counted by torch among random operations for an argument that is seldom given."""
 
+REFUSED = frozenset(["convolution"])
+"""Torch knows what they are made of, and it would be far too much."""
+
 NUMBERS = {
     "_local_scalar_dense": "turns a tensor into a Python number",
     "equal": "compares tensors in Python",
     "is_nonzero": "branches in Python on a tensor",
 }
 READING = {
-    torch.Tensor.numpy: "numpy",
-    torch.Tensor.tolist: "tolist",
     torch.Tensor.__array__: "numpy",
-    torch.Tensor.data_ptr: "data_ptr",
+    **{
+        getattr(torch.Tensor, name): name
+        for name in ("numpy", "tolist", "data_ptr", "storage", "__dlpack__", "apply_", "map_")
+    },
 }
 """Read a tensor's memory, which no operation tells of."""
+
+MAKING = frozenset((torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor))
+"""Read the memory of tensors in the lists they are given."""
+
+CUTTING = (torch.Tensor.detach, torch.Tensor.detach_, torch.Tensor.data.__get__)  # type: ignore[attr-defined]
+"""Give tensors that derivatives do not go through."""
+
+PASSING = frozenset(("detach", "alias", "_linalg_check_errors", "linalg_lu_solve"))
+PASSING |= {"log_sigmoid_backward"}
+"""Hand on what is not computed, or do without it."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +187,8 @@ class Recorder(TorchDispatchMode):
         target = name.removesuffix("_") if mutable else name
         if mutable and target not in TURNED:
             self._check_writable(func, args)
+        if name in SHAPES:
+            return func(*args, **kwargs)
         if name in FACTORIES or all(x is CONSTANT for x in known):
             result = func(*args, **kwargs)
             for made in _tensors(result):
@@ -167,7 +197,7 @@ class Recorder(TorchDispatchMode):
         if name in NUMBERS:
             raise Unsupported(NUMBERS[name])
         for x in known:
-            if isinstance(x, Lost):
+            if isinstance(x, Lost) and name not in PASSING:
                 raise Unsupported(f"reads what {x.operation} returned, {x.why}")
         if mutable:
             return self._changed(func, target, args, kwargs, b)
@@ -223,10 +253,13 @@ class Recorder(TorchDispatchMode):
         from torch._decomp import decomposition_table  # takes a while; seldom needed
 
         decomposition = decomposition_table.get(func)
-        if decomposition is None or name == "convolution":
-            raise Unsupported("is not among the operations that are compiled")
         with self:
-            return decomposition(*args, **kwargs)
+            if decomposition is not None and name not in REFUSED:
+                return decomposition(*args, **kwargs)
+            result = func.decompose(*args, **kwargs)
+        if result is NotImplemented:
+            raise Unsupported("is not among the operations that are compiled")
+        return result
 
     # Writing into tensors
 
@@ -316,13 +349,25 @@ class Watching(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         recorder = self._recorder
-        if func in READING and recorder.value(args[0]) is not CONSTANT:
-            raise refusal(READING[func], current_source(), "takes a tensor out of torch")
-        if func is not torch.Tensor.detach and func is not torch.Tensor.data.__get__:  # type: ignore[attr-defined]
-            return func(*args, **(kwargs or {}))
+        if func in READING:
+            self._refuse_known(args[:1], READING[func])
+        elif func in MAKING:
+            self._refuse_known([x for x in args if isinstance(x, list | tuple)], "tensor")
+        elif func in CUTTING:
+            return self._cut(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+    def _refuse_known(self, given: Any, operation: str) -> None:
+        """Only constants may be read in Python."""
+        for x in _tensors(given):
+            if self._recorder.value(x) is not CONSTANT:
+                raise refusal(operation, current_source(), "takes a tensor out of torch")
+
+    def _cut(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        recorder = self._recorder
         before, recorder.stopping = recorder.stopping, True
         try:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         finally:
             recorder.stopping = before
 

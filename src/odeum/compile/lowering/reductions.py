@@ -259,12 +259,14 @@ def _group_norm(
     rest: int,
     groups: int,
     eps: float,
-) -> tuple[Node, None, None]:
+) -> tuple[Node, Node, Node]:
     grouped = b.reshape(x, (n, groups, -1))
-    value = b.reshape(_standardised(b, grouped, (2,), eps)[0], x.shape)
+    grouped, centre, scale = _standardised(b, grouped, (2,), eps)
+    value = b.reshape(grouped, x.shape)
     shape = (channels,) + (1,) * (len(x.shape) - 2)
     factors = [p if p is None else b.reshape(p, shape) for p in (weight, bias)]
-    return _affine(b, value, *factors), None, None
+    located, scaled = (b.reshape(p, (n, groups)) for p in (centre, scale))
+    return _affine(b, value, *factors), located, scaled
 
 
 @lowers("_fused_rms_norm")
