@@ -81,5 +81,12 @@ def without_stops(graph: Graph) -> Graph:
     return optimise(graph.rewritten(rule))
 
 
+def with_inputs_read(graph: Graph) -> Graph:
+    """A graph whose inputs are the time, the state, and what else it reads."""
+    read = set(graph.nodes())
+    inputs = [node for node in graph.inputs if node in read or node.role in ("time", "state")]
+    return Graph(tuple(inputs), graph.outputs)
+
+
 PASSES: tuple[Pass, ...] = (fold, simplify, share)
 """In this order; what nothing reads is gone by itself, for graphs hold outputs alone."""

@@ -3,7 +3,8 @@
 Torch computes it once a solve, under autograd, so that gradients flow on to where it came from.
 """
 
-from odeum.compile.ir import VIEWS, Graph, Node, depends_on
+from odeum.compile.ir import VIEWS, Graph, Node, depends_on, with_inputs
+from odeum.compile.passes import with_inputs_read
 from odeum.compile.verify import verify
 
 OF_ROWS = ("time", "state", "cotangent", "row", "saved")
@@ -35,7 +36,7 @@ def split(graph: Graph) -> tuple[Graph, Graph | None]:
     rest = _with_inputs(graph, inputs)
     outputs = {inputs[node].name: node for node in results}
     prologue = Graph(tuple(graph.of_role("shared")), outputs)
-    return verify(rest), verify(prologue)
+    return verify(with_inputs_read(rest)), verify(with_inputs_read(prologue))
 
 
 def _computes(node: Node, once: set[Node]) -> bool:
@@ -51,8 +52,6 @@ def _computes(node: Node, once: set[Node]) -> bool:
 
 def _with_inputs(graph: Graph, inputs: dict[Node, Node]) -> Graph:
     def rule(node: Node, operands: tuple[Node, ...]) -> Node:
-        from odeum.compile.ir import with_inputs
-
         return inputs.get(node) or with_inputs(node, operands)
 
     rest = graph.rewritten(rule)

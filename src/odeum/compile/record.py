@@ -182,17 +182,18 @@ class Recorder(TorchDispatchMode):
         tensors = list(_tensors((args, kwargs)))
         if name == "lift_fresh" and id(tensors[0]) not in self._known:
             self.define(tensors[0], CONSTANT)  # made of Python numbers, just now
+        if name in SHAPES or any(x.is_meta for x in tensors):
+            return func(*args, **kwargs)  # about shapes alone
         known = [self.value(x) for x in tensors]
         mutable = func._schema.is_mutable
         target = name.removesuffix("_") if mutable else name
         if mutable and target not in TURNED:
             self._check_writable(func, args)
-        if name in SHAPES:
-            return func(*args, **kwargs)
         if name in FACTORIES or all(x is CONSTANT for x in known):
             result = func(*args, **kwargs)
             for made in _tensors(result):
-                self.define(made, CONSTANT)
+                if not made.is_meta:
+                    self.define(made, CONSTANT)
             return result
         if name in NUMBERS:
             raise Unsupported(NUMBERS[name])
@@ -240,6 +241,8 @@ class Recorder(TorchDispatchMode):
         if result.dtype is not self._dtype and not node.boolean:
             if result.dtype.is_floating_point or result.dtype.is_complex:
                 raise Unsupported(f"computes in {result.dtype} for a state of {self._dtype}")
+            if name == "sum":  # how many are true
+                return node
             return Lost(name, f"which are integers ({result.dtype})")
         assert node.shape == tuple(result.shape), f"{name}: {node.shape} is {result.shape}"
         if self._users and not node.boolean and (self.stopping or not torch.is_grad_enabled()):

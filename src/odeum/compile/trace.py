@@ -15,7 +15,7 @@ from odeum.compile.check import check
 from odeum.compile.guard import Found, Guard, guard
 from odeum.compile.ir import Graph, Node
 from odeum.compile.lowering import constant_of
-from odeum.compile.passes import optimise, without_stops
+from odeum.compile.passes import optimise, with_inputs_read, without_stops
 from odeum.compile.prologue import split
 from odeum.compile.record import CONSTANT, Known, Recorder, Watching
 from odeum.compile.sources import current_source, source_of
@@ -98,15 +98,16 @@ def traced_under(watched: Guard, field: RowField, y: Tensor, t: Tensor) -> Trace
     found = watched.matched(field.field, field.args, field.integrals)
     if isinstance(found, int):
         raise _changes(watched.labels[found])
-    optimised = optimise(graph)
-    check(optimised, field, y, t, {name: found[i] for name, (i, _) in recording.read.items()})
+    optimised = with_inputs_read(optimise(graph))
+    names = [node.name for node in optimised.inputs]
+    read = {name: place for name, place in recording.read.items() if name in names}
+    check(optimised, field, y, t, {name: found[i] for name, (i, _) in read.items()})
     differentiable, prologue = split(optimised)
-    used = {node.name for part in (optimised,) for node in part.nodes() if node.op == "input"}
     return Traced(
         differentiable,
         without_stops(differentiable),
         prologue,
-        {name: place for name, place in recording.read.items() if name in used},
+        read,
         replace(watched, found=(), constants=(), assigned=()),
     )
 
