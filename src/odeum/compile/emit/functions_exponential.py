@@ -133,7 +133,7 @@ def tanh(x: Value) -> Value:
     """The hyperbolic tangent.
 
     In double precision u / (u + 1) with u = (e^(2|x|) - 1) / 2; in single precision a rational
-    function, which takes two thirds of the time. Its error is at most 3.4 times 2^-23 of the
+    function, which takes two thirds of the time. Its error is at most 3 times 2^-23 of the
     result, rarely above half of that; just below 1 this makes 6 units in the last place.
     """
     if x.element == FLOAT:
