@@ -13,7 +13,7 @@ from odeum.compile.emit.code import I32, I64, Variable, wide
 from odeum.compile.emit.forward import RECORDED, GroupCode
 from odeum.compile.emit.interpolation import slopes, weights
 from odeum.compile.emit.kernel import Spec
-from odeum.compile.emit.lanes import gather, integers, lane, scatter
+from odeum.compile.emit.lanes import gather, lane_where, scatter
 from odeum.compile.emit.pulls import PullCode, stage_fields
 from odeum.compile.emit.stages import StageCode
 from odeum.compile.emit.values import Value, fma, where
@@ -137,7 +137,7 @@ class BackwardCode(GroupCode):
             for name in ("t", "h")
         )
         n = self.layout.registers
-        for d in self.code.each(self.spec.dim, 24 // n):
+        for d in self.code.each(self.spec.dim, 4 // n):
             for name, target in (("y", self._y), ("k", self._stages.ks)):
                 elements = [self.code.add(self.code.times(d, n), r) for r in self.registers]
                 values = [record.get(name, element) for element in elements]
@@ -148,10 +148,9 @@ class BackwardCode(GroupCode):
     def _substituted(self, values: Sequence[Value], accept: Sequence[Value]) -> list[Value]:
         """Values, with those of one lane that a mask holds in wherever it does not hold."""
         width = self.layout.width
-        chosen = lane(values[0], 0)
-        for value, mask in reversed(list(zip(values, accept, strict=True))):
-            for i in reversed(range(width)):
-                chosen = where(lane(mask, i), lane(value, i), chosen)
+        chosen = values[0] if width == 1 else values[0].lane(0)
+        for value, mask in zip(values, accept, strict=True):
+            chosen = lane_where(self.code, mask, value, chosen)
         return [
             where(mask, value, wide(chosen, width))
             for value, mask in zip(values, accept, strict=True)
@@ -160,7 +159,7 @@ class BackwardCode(GroupCode):
     def _last_output(self, register: int) -> Value:
         """The last output time that nothing was asked for yet."""
         index = self.block.get("g_index", register)
-        at = integers(where(index > 0, index, index.constant(0)), self.layout.width)
+        at = where(index > 0, index, index.constant(0)).to_int(I64)
         return self.output_times(at, self.rows(register))
 
     def _hit(self, output: Value, t: Value, accept: Value, register: int) -> Value:
@@ -231,7 +230,7 @@ class BackwardCode(GroupCode):
     def _ask_of_output(self, theta: Value, h: Value, hit: Value, register: int) -> None:
         code, layout, spec = self.code, self.layout, self.spec
         n, real, zero = layout.registers, layout.real, self._zero()
-        index = integers(self.block.get("g_index", register), layout.width)
+        index = self.block.get("g_index", register).to_int(I64)
         rows = self.rows(register)
         places = self.state_places(index, rows)
         g_ys = self.arguments.address("g_ys")
@@ -244,10 +243,9 @@ class BackwardCode(GroupCode):
         slope.set(zero)
         rates = slopes(spec, theta) if spec.wants_times else []
         asked = hit & self.is_real(register)
-        for d in code.each(spec.dim, 8):
+        for d in code.each(spec.dim, 4):
             element = code.add(code.times(d, n), register)
-            at = [code.builder.add(place, code.integer(d)) for place in places]
-            g = where(asked, gather(code, g_ys, real, at), zero)
+            g = where(asked, gather(code, g_ys, real, places + self.whole(d)), zero)
             # At its end a step's interpolant is the step.
             inner = where(at_end, zero, g)
             self._add_to(self._g_y1, element, where(at_end, g, zero))
@@ -270,22 +268,10 @@ class BackwardCode(GroupCode):
         self._g_t[register].set(self._g_t[register].get() - of_output)
         self._add_to_times(index, rows, of_output, asked)
 
-    def _add_to_times(
-        self,
-        index: Sequence[ir.Value],
-        rows: Sequence[ir.Value],
-        g: Value,
-        mask: Value,
-    ) -> None:
-        """Adds cotangents to those of the output times, one a lane."""
-        code, spec = self.code, self.spec
-        for i, (output, row) in enumerate(zip(index, rows, strict=True)):
-            at = output
-            if spec.per_row_times:
-                at = code.builder.add(code.builder.mul(output, self.n_rows), row)
-            with code.when(lane(mask, i).value):
-                old = code.load(self._g_ts, spec.time, at)
-                code.store(old + lane(g, i), self._g_ts, at)
+    def _add_to_times(self, index: Value, rows: Value, g: Value, mask: Value) -> None:
+        """Adds cotangents to those of the output times."""
+        places = self.time_places(index, rows)
+        scatter(self.code, g, self._g_ts, places, mask, add=True)
 
     def _pull_stages(self, h: Sequence[Value], js: Sequence[int]) -> None:
         """Pulls derivatives back, the last one first."""
@@ -347,7 +333,7 @@ class BackwardCode(GroupCode):
             landed = accept[register] & (stop >= 0)
             g_t, g_h = self._g_t[register].get(), self._g_h[register].get()
             g_t1 = self.block.get("g_t", register)
-            index = integers(where(landed, stop, stop.constant(0)), self.layout.width)
+            index = where(landed, stop, stop.constant(0)).to_int(I64)
             real = landed & self.is_real(register)
             self._add_to_times(index, self.rows(register), g_t1 + g_h, real)
             new = g_t + where(landed, -g_h, g_t1)
@@ -380,23 +366,13 @@ class BackwardCode(GroupCode):
         code, layout, stage = self.code, self.layout, self._stage(0)
         n, dim = layout.registers, self.spec.dim
         y0 = self.arguments.address("y0")
-        times = []
-        starts = []
-        for register in self.registers:
-            rows = self.rows(register)
-            times.append(self.output_times([code.integer(0)] * layout.width, rows))
-            starts.append([code.builder.mul(row, code.integer(dim)) for row in rows])
+        rows = [self.rows(register) for register in self.registers]
+        times = [self.output_times(self.whole(0), row) for row in rows]
         for register, t in enumerate(self.as_states(self._substituted(times, moved))):
             stage.set("t", t, register)
-        for d in code.each(dim, 8):
+        for d in code.each(dim, 1):
             values = [
-                gather(
-                    code,
-                    y0,
-                    layout.real,
-                    [code.builder.add(start, code.integer(d)) for start in starts[register]],
-                )
-                for register in self.registers
+                gather(code, y0, layout.real, row * self.whole(dim) + self.whole(d)) for row in rows
             ]
             for register, value in enumerate(self._substituted(values, moved)):
                 stage.set("y", value, code.add(code.times(d, n), register))
@@ -408,20 +384,17 @@ class BackwardCode(GroupCode):
         g_ys, g_y0 = self.arguments.address("g_ys"), self.arguments.address("g_y0")
         for register in self.registers:
             rows, real = self.rows(register), self.is_real(register)
-            starts = [code.builder.mul(row, code.integer(spec.dim)) for row in rows]
-            for d in code.each(spec.dim, 8):
-                at = [code.builder.add(start, code.integer(d)) for start in starts]
+            for d in code.each(spec.dim, 1):
+                at = rows * self.whole(spec.dim) + self.whole(d)
                 g = self.block.get("g_y", code.add(code.times(d, n), register))
                 scatter(code, g + gather(code, g_ys, layout.real, at), g_y0, at, real)
             if spec.wants_times:
-                first = [code.integer(0)] * layout.width
-                self._add_to_times(first, rows, self.block.get("g_t", register), real)
+                self._add_to_times(self.whole(0), rows, self.block.get("g_t", register), real)
             done = 0
             for i, node in enumerate(spec.program.wanted("row")):
                 table = self.arguments.entry("g_row", i)
-                starts = [code.builder.mul(row, code.integer(node.size)) for row in rows]
-                for e in code.each(node.size, 8):
-                    at = [code.builder.add(start, code.integer(e)) for start in starts]
+                for e in code.each(node.size, 1):
+                    at = rows * self.whole(node.size) + self.whole(e)
                     place = code.add(code.times(code.add(e, done), n), register)
                     scatter(code, self.block.get("g_row", place), table, at, real)
                 done += node.size

@@ -14,7 +14,7 @@ from odeum.compile.emit.code import I32, I64, Code, Variable, wide
 from odeum.compile.emit.interpolation import weights
 from odeum.compile.emit.judging import Judge, Verdict, larger
 from odeum.compile.emit.kernel import NOT_CUT, RUNNING, Arguments, Spec
-from odeum.compile.emit.lanes import from_lanes, gather, integers, scatter
+from odeum.compile.emit.lanes import gather, lane_numbers, scatter
 from odeum.compile.emit.stages import FieldCode, StageCode
 from odeum.compile.emit.values import DOUBLE, FLOAT, Value, fma, where
 from odeum.solution import Status
@@ -47,23 +47,22 @@ class GroupCode:
         self.n_rows = self.arguments.number("n_rows")
         self.context = (self.arguments.address("shared"), self.block.where("row"))
 
-    def rows(self, register: int) -> list[ir.Value]:
+    def _numbers(self, register: int) -> Value:
+        first = self.code.builder.add(
+            self.first_row, self.code.integer(register * self.layout.width)
+        )
+        width = self.layout.width
+        return wide(self.code.value(first), width) + lane_numbers(self.code, width)
+
+    def rows(self, register: int) -> Value:
         """The number of each lane's row; lanes beyond the batch repeat its last row."""
-        builder, found = self.code.builder, []
-        last = builder.sub(self.n_rows, self.code.integer(1))
-        for i in range(self.layout.width):
-            row = builder.add(self.first_row, self.code.integer(register * self.layout.width + i))
-            found.append(builder.select(builder.icmp_signed("<", row, last), row, last))
-        return found
+        numbers = self._numbers(register)
+        last = wide(self.code.value(self.n_rows) - 1, self.layout.width)
+        return where(numbers < last, numbers, last)
 
     def is_real(self, register: int) -> Value:
         """Which lanes hold a row of the batch."""
-        builder = self.code.builder
-        bits = []
-        for i in range(self.layout.width):
-            row = builder.add(self.first_row, self.code.integer(register * self.layout.width + i))
-            bits.append(self.code.value(builder.icmp_signed("<", row, self.n_rows)))
-        return from_lanes(self.code, bits)
+        return self._numbers(register) < wide(self.code.value(self.n_rows), self.layout.width)
 
     def get(self, name: str) -> list[Value]:
         """A field with one value a register."""
@@ -90,23 +89,22 @@ class GroupCode:
         """The same whole number in every lane."""
         return wide(self.code.value(ir.Constant(I32, number)), self.layout.width)
 
-    def output_times(self, index: Sequence[ir.Value], rows: Sequence[ir.Value]) -> Value:
-        """Output times of one index and row a lane."""
-        code, ts = self.code, self.arguments.address("ts")
-        if self.spec.per_row_times:
-            index = [
-                code.builder.add(code.builder.mul(i, self.n_rows), row)
-                for i, row in zip(index, rows, strict=True)
-            ]
-        return gather(code, ts, self.spec.time, index)
+    def whole(self, number: ir.Value | int) -> Value:
+        """The same 64-bit whole number in every lane."""
+        return wide(self.code.value(self.code.integer(number)), self.layout.width)
 
-    def state_places(self, index: Sequence[ir.Value], rows: Sequence[ir.Value]) -> list[ir.Value]:
-        """Where the states of one output index and row a lane start in [time, batch, dim]."""
-        builder, dim = self.code.builder, self.code.integer(self.spec.dim)
-        return [
-            builder.mul(builder.add(builder.mul(i, self.n_rows), row), dim)
-            for i, row in zip(index, rows, strict=True)
-        ]
+    def time_places(self, index: Value, rows: Value) -> Value:
+        """Where the output times of indices and rows are."""
+        return index * self.whole(self.n_rows) + rows if self.spec.per_row_times else index
+
+    def output_times(self, index: Value, rows: Value) -> Value:
+        """Output times of indices and rows."""
+        places = self.time_places(index, rows)
+        return gather(self.code, self.arguments.address("ts"), self.spec.time, places)
+
+    def state_places(self, index: Value, rows: Value) -> Value:
+        """Where states of output indices and rows start in [time, batch, dim]."""
+        return (index * self.whole(self.n_rows) + rows) * self.whole(self.spec.dim)
 
     def as_states(self, values: Sequence[Value]) -> list[Value]:
         """Times in the precision of states."""
@@ -146,11 +144,9 @@ class ForwardCode(GroupCode):
         zero = self.integer(0)
         for register in self.registers:
             rows = self.rows(register)
-            first = [code.integer(0)] * self.layout.width
-            second = [code.integer(1)] * self.layout.width
-            last = [code.builder.sub(self.n_times, code.integer(1))] * self.layout.width
+            last = self.whole(self.n_times) - 1
             start, following, end = (
-                self.output_times(index, rows) for index in (first, second, last)
+                self.output_times(index, rows) for index in (self.whole(0), self.whole(1), last)
             )
             self.block.set("t", start, register)
             self.block.set("end", end, register)
@@ -159,7 +155,7 @@ class ForwardCode(GroupCode):
             self.block.set("direction", start.constant(1.0).copysign(end - start), register)
             stops = self.integer(1)
             if not spec.lands_on_outputs:
-                stops = self._wide(code.value(last[0]).to_int(I32))
+                stops = last.to_int(I32)
             self.block.set("stop_index", stops, register)
             self.block.set("index", self.integer(1), register)
             for name in ("n_accepted", "n_rejected", "met_non_finite"):
@@ -184,18 +180,16 @@ class ForwardCode(GroupCode):
         for register in self.registers:
             rows = self.rows(register)
             real = self.is_real(register)
-            starts = [code.builder.mul(row, code.integer(dim)) for row in rows]
-            for d in code.each(dim, 8):
-                at = [code.builder.add(start, code.integer(d)) for start in starts]
+            for d in code.each(dim, 1):
+                at = rows * self.whole(dim) + self.whole(d)
                 value = gather(code, y0, self.layout.real, at)
                 self.block.set("y", value, code.add(code.times(d, n), register))
                 scatter(code, value, ys, at, real)
             done = 0
             for index, node in enumerate(self.spec.program.row):
                 table = self.arguments.entry("row", index)
-                starts = [code.builder.mul(row, code.integer(node.size)) for row in rows]
-                for e in code.each(node.size, 8):
-                    at = [code.builder.add(start, code.integer(e)) for start in starts]
+                for e in code.each(node.size, 1):
+                    at = rows * self.whole(node.size) + self.whole(e)
                     value = gather(code, table, self.layout.real, at)
                     place = code.add(code.times(code.add(e, done), n), register)
                     self.block.set("row", value, place)
@@ -446,24 +440,23 @@ class ForwardCode(GroupCode):
         code, layout, n = self.code, self.layout, self.layout.registers
         ys = self.arguments.address("ys")
         real = hit & self.is_real(register)
-        index = integers(self.block.get("index", register), layout.width)
+        index = self.block.get("index", register).to_int(I64)
         places = self.state_places(index, self.rows(register))
         scaled = [None if w is None else w * h for w in weights(self.spec, theta)]
-        for d in code.each(self.spec.dim, 8):
+        for d in code.each(self.spec.dim, 4):
             element = code.add(code.times(d, n), register)
             state = code.load(y, layout.lane, element)
             for j, weight in enumerate(scaled):
                 if weight is not None:
                     state = fma(weight, self._stages.k(j, element), state)
-            at = [code.builder.add(place, code.integer(d)) for place in places]
-            scatter(code, state, ys, at, real)
+            scatter(code, state, ys, places + self.whole(d), real)
 
     def _next_output(self, hit: Value, register: int) -> None:
-        code, layout = self.code, self.layout
+        code = self.code
         index = self.block.get("index", register) + hit.to_int(I32)
         self.block.set("index", index, register)
         last = self._wide(code.value(self.n_times).to_int(I32)) - 1
-        inside = integers(where(index < last, index, last), layout.width)
+        inside = where(index < last, index, last).to_int(I64)
         following = self.output_times(inside, self.rows(register))
         beyond = self.block.get("direction", register) * math.inf
         self.block.set("next", where(index > last, beyond, following), register)
@@ -489,8 +482,8 @@ class ForwardCode(GroupCode):
             landed = accept[register] & landing[register] & ~finished[register]
             index = self.block.get("stop_index", register) + landed.to_int(I32)
             self.block.set("stop_index", index, register)
-            at = integers(index, self.layout.width)
-            self.block.set("stop", self.output_times(at, self.rows(register)), register)
+            stop = self.output_times(index.to_int(I64), self.rows(register))
+            self.block.set("stop", stop, register)
 
     def _check_in(self, running: Sequence[Value], accept: Sequence[Value]) -> None:
         """Ends rows whose steps have become too small, or that nothing can help."""

@@ -1,66 +1,77 @@
-"""Rows in lanes: reading and writing what belongs to one row each."""
+"""Rows in lanes: reading and writing what belongs to one row each.
 
-from collections.abc import Sequence
+Lanes go through memory one by one, in a loop that is written once: written out for every lane,
+such code would take longer to compile than all the rest.
+"""
 
 from llvmlite import ir
 
-from odeum.compile.emit.code import I32, I64, Code, vector_of, wide
-from odeum.compile.emit.values import Value
+from odeum.compile.emit.code import I32, I64, Code, vector_of
+from odeum.compile.emit.values import Value, where
 
 
-def lane(value: Value, index: int) -> Value:
-    """One lane of a value, which may have one only."""
-    return value if value.lanes is None else value.lane(index)
-
-
-def from_lanes(code: Code, numbers: Sequence[Value]) -> Value:
-    """A value of single numbers, one a lane."""
-    if len(numbers) == 1:
-        return numbers[0]
-    kind = vector_of(numbers[0].type, len(numbers))
-    value = code.value(ir.Constant(kind, ir.Undefined))
-    for i, number in enumerate(numbers):
-        value = value.with_lane(i, number)
-    return value
-
-
-def gather(code: Code, pointer: ir.Value, kind: ir.Type, indices: Sequence[ir.Value]) -> Value:
-    """Numbers of a type at one position for each lane."""
-    return from_lanes(code, [code.load(pointer, kind, index) for index in indices])
-
-
-def lane_numbers(code: Code, width: int, kind: ir.Type = I32) -> Value:
+def lane_numbers(code: Code, width: int) -> Value:
     """0, 1, 2, ... in the lanes."""
     if width == 1:
-        return code.value(ir.Constant(kind, 0))
-    return code.value(ir.Constant(vector_of(kind, width), list(range(width))))
+        return code.value(ir.Constant(I64, 0))
+    return code.value(ir.Constant(vector_of(I64, width), list(range(width))))
 
 
-def integers(value: Value, width: int) -> list[ir.Value]:
-    """The lanes as 64-bit integers."""
-    return [lane(value, i).to_int(I64).value for i in range(width)]
+def gather(code: Code, pointer: ir.Value, kind: ir.Type, index: Value) -> Value:
+    """Numbers of a type at the position that each lane says."""
+    width = index.lanes
+    if width is None:
+        return code.load(pointer, kind, index.value)
+    positions, numbers = code.room(index.type), code.room(vector_of(kind, width))
+    code.store(index, positions)
+    with code.loop(width) as i:
+        position = code.load(positions, I64, i).value
+        code.store(code.load(pointer, kind, position), numbers, i)
+    return code.load(numbers, vector_of(kind, width))
 
 
 def scatter(
-    code: Code,
-    value: Value,
-    pointer: ir.Value,
-    indices: Sequence[ir.Value],
-    mask: Value,
+    code: Code, value: Value, pointer: ir.Value, index: Value, mask: Value, *, add: bool = False
 ) -> None:
-    """Puts the lanes where a mask holds at one position each."""
-    for i, index in enumerate(indices):
-        with code.when(lane(mask, i).value):
-            code.store(lane(value, i), pointer, index)
+    """Puts each lane at the position that it says, where a mask holds.
+
+    Args:
+        code: the function.
+        value: what is put.
+        pointer: where position zero is.
+        index: positions.
+        mask: where it does not hold nothing is put.
+        add: whether it is added to what stands there.
+    """
+
+    def put(number: Value, position: ir.Value) -> None:
+        if add:
+            number = number + code.load(pointer, value.element, position)
+        code.store(number, pointer, position)
+
+    width = value.lanes
+    if width is None:
+        with code.when(mask.value):
+            put(value, index.value)
+        return
+    numbers, positions = code.room(value.type), code.room(index.type)
+    code.store(value, numbers)
+    code.store(where(mask, index, index.constant(-1)), positions)
+    with code.loop(width) as i:
+        position = code.load(positions, I64, i)
+        with code.when((position >= 0).value):
+            put(code.load(numbers, value.element, i), position.value)
 
 
-def first_of(code: Code, mask: Value, value: Value, width: int) -> Value:
-    """The value of the first lane where a mask holds, of lane 0 where none does, in all lanes."""
-    if width == 1:
-        return value
-    bits = code.builder.bitcast(mask.value, ir.IntType(width))
+def lane_where(code: Code, mask: Value, value: Value, otherwise: Value) -> Value:
+    """The first lane of a value where a mask holds, as a number; another where it holds nowhere."""
+    if value.lanes is None:
+        return where(mask, value, otherwise)
+    bits = code.builder.bitcast(mask.value, ir.IntType(value.lanes))
+    none = code.builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0))
     number = code.builder.cttz(bits, ir.Constant(ir.IntType(1), 0))
-    index = code.builder.zext(number, I32) if width < 32 else code.builder.trunc(number, I32)
-    inside = code.builder.icmp_unsigned("<", index, ir.Constant(I32, width))
-    index = code.builder.select(inside, index, ir.Constant(I32, 0))
-    return wide(value.lane(code.value(index)), width)
+    resize = code.builder.zext if value.lanes < 32 else code.builder.trunc
+    index = resize(number, I32) if value.lanes != 32 else number
+    index = code.builder.select(none, ir.Constant(I32, 0), index)
+    found = value.lane(code.value(index))
+    return where(code.value(none), otherwise, found)

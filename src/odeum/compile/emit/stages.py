@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from odeum.compile.emit.code import POINTER, Code, Index
-from odeum.compile.emit.graphs import WRITTEN_OUT
 from odeum.compile.emit.kernel import Spec
 from odeum.compile.emit.places import Place
 from odeum.compile.emit.values import Value, fma
+
+WRITTEN_OUT = 4
+"""Vectors in a state up to which loops over them are written out."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class StageCode:
 def each_element(code: Code, spec: Spec) -> Iterator[tuple[Index, int]]:
     """Every ``(element, register)`` of a state, loops written where they are many."""
     n = spec.layout.registers
-    if spec.dim * n <= 2 * WRITTEN_OUT:
+    if spec.dim * n <= WRITTEN_OUT:
         for element in range(spec.dim * n):
             yield element, element % n
     else:
