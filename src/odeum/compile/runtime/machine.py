@@ -92,6 +92,8 @@ def compiled(code: str, made_for: Machine) -> bytes:
     module.verify()
     target = _target_machine(made_for)
     options = llvm.create_pipeline_tuning_options(speed_level=2)
+    # Loops are laid out for the registers already: more copies of them only take time to compile.
+    options.loop_unrolling = False
     options.loop_vectorization = False
     options.slp_vectorization = False
     builder = llvm.create_pass_builder(target, options)
