@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from odeum.compile.interpret import interpret
+from odeum.compile.interpret import interpret, weighted
 from odeum.compile.ir import Graph
 from odeum.compile.sources import source_of
 from odeum.eager.field import PerRow, RowField
@@ -100,9 +100,10 @@ def _gradients(f: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     """A vector-Jacobian product, with zeros for what is not read."""
     if not f.requires_grad or not inputs:
         return [torch.zeros_like(x) for x in inputs]
-    cotangent = _near(torch.ones_like(f))
     try:
-        found = torch.autograd.grad(f, inputs, cotangent, allow_unused=True)
+        found = torch.autograd.grad(
+            weighted(f, _near(torch.ones_like(f))), inputs, allow_unused=True
+        )
     except Exception as error:
         raise TraceError(
             f"the field cannot be differentiated: {error}",

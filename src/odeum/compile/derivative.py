@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from odeum.compile.interpret import evaluate
+from odeum.compile.interpret import evaluate, weighted
 from odeum.compile.ir import POINTWISE, VIEWS, Graph, Node, topological, with_inputs
 from odeum.compile.passes import optimise, without_stops
 from odeum.compile.record import Known, Recorder
@@ -100,7 +100,7 @@ def _gradients(graph: Graph, cotangent: Node, wanted: frozenset[str]) -> dict[st
         if not f.requires_grad:
             return {}
         gradients = torch.autograd.grad(
-            f, [leaves[node] for node in asked], leaves[cotangent], allow_unused=True
+            weighted(f, leaves[cotangent]), [leaves[node] for node in asked], allow_unused=True
         )
     found = {}
     for node, gradient in zip(asked, gradients, strict=True):

@@ -110,6 +110,14 @@ def evaluate(node: Node, operands: list[Tensor], batched: list[bool], like: Tens
     return reduction(x, dims)
 
 
+def weighted(f: Tensor, cotangent: Tensor) -> Tensor:
+    """The number whose gradient is a vector-Jacobian product.
+
+    Given a cotangent itself, torch imports sympy to look at its shape: a second.
+    """
+    return (f * cotangent).sum()
+
+
 def constant_value(node: Node, like: Tensor) -> Tensor:
     """The value of a constant, [*shape]."""
     dtype = torch.bool if node.boolean else like.dtype

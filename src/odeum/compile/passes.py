@@ -11,11 +11,17 @@ from odeum.compile.build import Builder
 from odeum.compile.interpret import evaluate
 from odeum.compile.ir import Graph, Node, with_inputs
 from odeum.compile.lowering.table import constant_of
-from odeum.compile.simplify import simplified
+from odeum.compile.rearrange import REARRANGING
+from odeum.compile.simplify import ARITHMETIC
 from odeum.compile.verify import verify
 
 LARGEST_FOLDED = 4096
 """Elements of a constant that folding may make."""
+
+LONGEST = 50
+"""Rounds of all passes; every rule makes graphs simpler, so that they end by themselves."""
+
+COMMUTATIVE = frozenset("add mul maximum minimum eq ne and or".split())
 
 Pass = Callable[[Graph], Graph]
 
@@ -23,11 +29,11 @@ Pass = Callable[[Graph], Graph]
 def optimise(graph: Graph) -> Graph:
     """All passes, until none changes anything."""
     verify(graph)
-    for _ in range(20):
+    for _ in range(LONGEST):
         before = graph
         for each in PASSES:
             graph = verify(each(graph))
-        if str(graph) == str(before):
+        if all(node is before.outputs[name] for name, node in graph.outputs.items()):
             break
     return graph
 
@@ -56,8 +62,9 @@ def share(graph: Graph) -> Graph:
         node = with_inputs(node, inputs)
         if node.op == "input":
             return node
+        read = frozenset(inputs) if node.op in COMMUTATIVE else inputs
         # repr tells 0.0 from -0.0, and 1.0 from True.
-        key = (node.op, inputs, node.shape, repr(sorted(node.attributes.items())))
+        key = (node.op, read, node.shape, repr(sorted(node.attributes.items())))
         return first.setdefault(key, node)
 
     return graph.rewritten(rule)
@@ -67,7 +74,13 @@ def simplify(graph: Graph) -> Graph:
     """Each operation as the simplest that gives the same."""
 
     def rule(node: Node, inputs: tuple[Node, ...]) -> Node:
-        return simplified(with_inputs(node, inputs))
+        node = with_inputs(node, inputs)
+        b = Builder(node.source)
+        for each in (*ARITHMETIC.get(node.op, ()), *REARRANGING.get(node.op, ())):
+            simpler = each(node, b)
+            if simpler is not None:
+                return simpler
+        return node
 
     return graph.rewritten(rule)
 

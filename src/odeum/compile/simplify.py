@@ -1,77 +1,201 @@
-"""Rules that make one operation simpler; results differ by rounding at most, NaN stays NaN."""
+"""Rules that make one operation simpler: arithmetic.
 
+Results differ by rounding at most; NaN stays NaN, and nothing times 0 is taken for 0. A rule sees
+a node whose inputs are simple already.
+"""
+
+import math
 from collections.abc import Callable
 
 from odeum.compile.build import Builder
-from odeum.compile.ir import Node
+from odeum.compile.ir import BINARY, POINTWISE, UNARY, Node
+from odeum.compile.verify import broadcast
 
-Rule = Callable[[Node], Node | None]
-
-
-def simplified(node: Node) -> Node:
-    """A node as the first rules that apply make it."""
-    for rule in RULES.get(node.op, ()):
-        simpler = rule(node)
-        if simpler is not None:
-            return simpler
-    return node
+Rule = Callable[[Node, Builder], Node | None]
 
 
-def _scalar(node: Node) -> float | None:
-    """The number that all elements of a constant are."""
-    value = node.attributes["value"] if node.op == "constant" else None
-    return value if isinstance(value, int | float) else None
+def scalar(node: Node) -> float | None:
+    """The number that all elements of a constant are; None for anything else."""
+    value = node.attributes["value"] if node.op == "constant" and not node.boolean else None
+    return value if isinstance(value, float) else None
 
 
-def _as(x: Node, node: Node) -> Node:
-    """An operand in the place of an operation."""
-    return Builder(node.source).expand(x, node.shape)
+def is_zero(node: Node) -> bool:
+    """Whether all elements are the number 0."""
+    return scalar(node) == 0.0
 
 
-def _reshape(node: Node) -> Node | None:
-    (x,) = node.inputs
-    if x.shape == node.shape:
-        return x
-    if x.op == "reshape":
-        return Builder(node.source).reshape(x.inputs[0], node.shape)
+def _add(node: Node, b: Builder) -> Node | None:
+    x, y = node.inputs
+    if is_zero(y):
+        return b.expand(x, node.shape)
+    if is_zero(x):
+        return b.expand(y, node.shape)
+    if y.op == "neg":
+        return b.sub(x, y.inputs[0])
+    if x.op == "neg":
+        return b.sub(y, x.inputs[0])
     return None
 
 
-def _permute(node: Node) -> Node | None:
-    (x,) = node.inputs
-    dims, b = node.attributes["dims"], Builder(node.source)
-    if dims == tuple(range(len(dims))):
-        return x
-    if x.op == "permute":
-        first = x.attributes["dims"]
-        return b.permute(x.inputs[0], [first[d] for d in dims])
-    moved = [d for d in dims if x.shape[d] != 1]
-    if moved == sorted(moved):
-        return b.reshape(x, node.shape)
-    if x.op == "matmul":
-        return _turned_product(node, x, dims)
+def _sub(node: Node, b: Builder) -> Node | None:
+    x, y = node.inputs
+    if is_zero(y):
+        return b.expand(x, node.shape)
+    if is_zero(x):
+        return b.expand(b.neg(y), node.shape)
+    if y.op == "neg":
+        return b.add(x, y.inputs[0])
     return None
 
 
-def _turned_product(node: Node, product: Node, dims: tuple[int, ...]) -> Node | None:
-    rank = len(dims)
-    if dims != (*range(rank - 2), rank - 1, rank - 2):
+def _mul(node: Node, b: Builder) -> Node | None:
+    x, y = node.inputs
+    for factor, other in ((x, y), (y, x)):
+        number = scalar(factor)
+        if number is None:
+            continue
+        if number == 1.0:
+            return b.expand(other, node.shape)
+        if number == -1.0:
+            return b.expand(b.neg(other), node.shape)
+        if other.op == "neg":
+            return b.mul(other.inputs[0], b.constant(-number, factor.shape))
+        if other.op == "mul":
+            return _scaled_twice(factor, number, other, b)
+    if x.op == "neg" and y.op == "neg":
+        return b.mul(x.inputs[0], y.inputs[0])
+    return None
+
+
+def _scaled_twice(factor: Node, number: float, product: Node, b: Builder) -> Node | None:
+    for inner, rest in (product.inputs, product.inputs[::-1]):
+        value = scalar(inner)
+        if value is not None and value * number != 0.0 and math.isfinite(value * number):
+            shape = broadcast(factor.shape, inner.shape)
+            return b.mul(rest, b.constant(value * number, shape))
+    return None
+
+
+def _div(node: Node, b: Builder) -> Node | None:
+    x, y = node.inputs
+    number = scalar(y)
+    if number is not None and number != 0.0 and 1e-30 < abs(number) < 1e30:
+        return b.mul(x, b.constant(1.0 / number, y.shape))
+    if scalar(x) == 1.0:
+        return b.expand(b("reciprocal", y), node.shape)
+    return None
+
+
+def _neg(node: Node, b: Builder) -> Node | None:
+    (x,) = node.inputs
+    if x.op == "neg":
+        return x.inputs[0]
+    if x.op == "sub":
+        return b.sub(x.inputs[1], x.inputs[0])
+    return None
+
+
+def _where(node: Node, b: Builder) -> Node | None:
+    condition, x, y = node.inputs
+    if x is y:
+        return b.expand(x, node.shape)
+    if condition.op == "constant" and isinstance(condition.attributes["value"], bool):
+        return b.expand(x if condition.attributes["value"] else y, node.shape)
+    if condition.op == "not":
+        return b.where(condition.inputs[0], y, x)
+    return None
+
+
+def _ne(node: Node, b: Builder) -> Node | None:
+    x, y = node.inputs
+    if x.op == "to_float" and is_zero(y):
+        return b.expand(x.inputs[0], node.shape)
+    return None
+
+
+def _not(node: Node, b: Builder) -> Node | None:
+    (x,) = node.inputs
+    return x.inputs[0] if x.op == "not" else None
+
+
+def _stop(node: Node, b: Builder) -> Node | None:
+    (x,) = node.inputs
+    return x if x.op in ("stop", "constant") else None
+
+
+def _without_expand(node: Node, b: Builder) -> Node | None:
+    """Pointwise operations broadcast by themselves."""
+    bare = tuple(_bare(x) for x in node.inputs)
+    if all(x is y for x, y in zip(bare, node.inputs, strict=True)):
         return None
-    b = Builder(product.source)
-    left, right = (b.transpose(x, -2, -1) for x in product.inputs)
-    return b("matmul", right, left)
+    value = b(node.op, *bare)
+    if value.shape == node.shape:
+        return value
+    if len(node.inputs) == 1 or all(x.size == 1 for x in bare):
+        return b.expand(b.reshape(value, _padded(value.shape, len(node.shape))), node.shape)
+    return _some_bare(node, bare, b)
 
 
-def _sum(node: Node) -> Node | None:
-    (x,) = node.inputs
-    dims = node.attributes["dims"]
-    if all(x.shape[d] == 1 for d in dims):
-        return Builder(node.source).reshape(x, node.shape)
-    return None
+def _some_bare(node: Node, bare: tuple[Node, ...], b: Builder) -> Node | None:
+    """Without as many expansions as leave the shape as it is."""
+    inputs = list(node.inputs)
+    for i, x in enumerate(bare):
+        tried = [*inputs[:i], x, *inputs[i + 1 :]]
+        if x is not inputs[i] and broadcast(*(y.shape for y in tried)) == node.shape:
+            inputs = tried
+    if all(x is y for x, y in zip(inputs, node.inputs, strict=True)):
+        return None
+    return b(node.op, *inputs)
 
 
-RULES: dict[str, tuple[Rule, ...]] = {
-    "reshape": (_reshape,),
-    "permute": (_permute,),
-    "sum": (_sum,),
+def _padded(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    return (1,) * (rank - len(shape)) + shape
+
+
+def _bare(x: Node) -> Node:
+    """What broadcasts to the same as an expansion, or as axes of length 1 put in front."""
+    while True:
+        if x.op == "expand":
+            x = x.inputs[0]
+        elif x.op == "constant" and x.shape and not isinstance(x.attributes["value"], tuple):
+            return Node("constant", (), (), x.attributes, x.boolean, x.source)
+        else:
+            return x
+
+
+def _under_reshape(node: Node, b: Builder) -> Node | None:
+    """A pointwise operation of reshaped arrays is the reshaped operation."""
+    if node.boolean or any(x.boolean for x in node.inputs):
+        return None
+    inner: list[Node] = []
+    shapes = set()
+    for x in node.inputs:
+        if x.op == "constant" and x.size == 1:
+            inner.append(b.reshape(x, ()))
+        elif x.op == "reshape" and x.shape == node.shape:
+            inner.append(x.inputs[0])
+            shapes.add(x.inputs[0].shape)
+        else:
+            return None
+    if len(shapes) != 1:
+        return None
+    return b.reshape(b(node.op, *inner), node.shape)
+
+
+OWN: dict[str, Rule] = {
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "neg": _neg,
+    "where": _where,
+    "ne": _ne,
+    "not": _not,
+    "stop": _stop,
 }
+ARITHMETIC: dict[str, tuple[Rule, ...]] = {
+    op: (*((OWN[op],) if op in OWN else ()), _without_expand, _under_reshape)
+    for op in sorted(POINTWISE)
+}
+assert set(ARITHMETIC) == UNARY | BINARY | {"where"}
