@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from odeum import methods
+from odeum import engines, methods
 from odeum.arguments import breaks_of, check_words, events_of, output_times, tolerance_of
 from odeum.eager.autocast import Autocast
 from odeum.eager.event import Event
@@ -14,9 +14,10 @@ from odeum.eager.failures import solve_error
 from odeum.eager.field import RowField, per_row
 from odeum.eager.integrals import Integrand, running_integrals
 from odeum.eager.options import StepOptions
-from odeum.eager.problem import Outcome, Problem
+from odeum.eager.problem import Problem
 from odeum.eager.recording import carries_tangents, is_transformed, n_transforms
 from odeum.eager.records import Failure
+from odeum.engines import Solved
 from odeum.errors import InputError
 from odeum.gradient.registry import Gradient, gradient_of, recorded_by_torch, without_gradient
 from odeum.mapped import (
@@ -85,7 +86,10 @@ def solve(
             methods "discrete" means "adjoint". Inside ``torch.func`` transforms and forward-mode
             differentiation, "discrete" and "autograd" are the derivative of the same steps, by
             torch itself.
-        engine: "auto" or "eager".
+        engine: "fused" compiles the field and the whole solve into one kernel, forward and
+            backward (about a second, once; kernels are kept on disk); "eager" runs torch's
+            operations; "auto" takes the fused engine where it can, from a field's second solve
+            on, and at once where a kernel is there or the solve is long.
         coupling: "independent", or "joint": the batch is one system with one step size.
         step: bounds on the steps.
         events: what to look for on the way: :class:`odeum.Event` or several.
@@ -178,15 +182,16 @@ def solve(
             on_progress=on_progress,
             on_backward=lambda work: stats.add_backward(work.spread(structure.batch_shape)),
         )
-        outcome, firings = _solved(problem, solver, looked_for, breaks_of(breaks))
+        solved, firings = _solved(problem, solver, engine, looked_for, breaks_of(breaks))
+    outcome = solved.outcome
     stats = outcome.stats.spread(structure.batch_shape)
     return Solution(
         ts=ts,
         ys=states_of(outcome.ys, row_field),
         status=spread(outcome.status, structure.batch_shape),
         stats=stats,
-        engine="eager",
-        engine_reason="the eager engine is the only one so far",
+        engine=solved.engine,
+        engine_reason=solved.reason,
         integrals=integrals_of(outcome.ys, row_field),
         events=[event_record_of(fired, problem) for fired in firings],
         interpolate=interpolant_of(outcome, problem) if dense else None,
@@ -204,13 +209,18 @@ def _solved_as_rows(field: Field, layout: Layout, ts: Tensor, **options: Any) ->
 def _solved(
     problem: Problem,
     gradient: Gradient,
+    engine: str,
     events: list[Event],
     breaks: Tensor,
-) -> tuple[Outcome, list[Firings]]:
+) -> tuple[Solved, list[Firings]]:
     if not events and not len(breaks):
-        return gradient(problem), []
+        return engines.solve(problem, gradient, engine), []
+    why = "events and breaks are the eager engine's"
+    if engine == "fused":
+        raise engines.refusal(why)
     with torch.set_grad_enabled(torch.is_grad_enabled() and gradient is not without_gradient):
-        return solve_in_phases(problem, gradient, events, breaks)
+        outcome, firings = solve_in_phases(problem, gradient, events, breaks)
+    return Solved(outcome, "eager", why), firings
 
 
 def _raiser(n_rows: int) -> Callable[[Failure], None]:

@@ -14,7 +14,7 @@ from odeum.tree import Structure
 from odeum.types import Tensor
 
 ALLOWED = {
-    "engine": ("auto", "eager"),
+    "engine": ("auto", "eager", "fused"),
     "coupling": ("independent", "joint"),
     "on_failure": ("raise", "mask"),
 }
@@ -27,7 +27,7 @@ def check_words(**options: str) -> None:
     Example:
         >>> check_words(engine="egaer")
         Traceback (most recent call last):
-        odeum.errors.InputError: unknown engine 'egaer': did you mean 'eager'? Known: auto, eager
+        odeum.errors.InputError: unknown engine 'egaer': did you mean 'eager'? Known: auto, eager, fused
     """
     for name, given in options.items():
         if given not in ALLOWED[name]:

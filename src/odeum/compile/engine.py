@@ -4,27 +4,26 @@ Joins a trace, its derivative, a kernel and torch's autograd.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from torch.autograd.function import once_differentiable
 
-from odeum.compile.derivative import differentiate
-from odeum.compile.emit.kernel import Program, Spec
+from odeum.compile.emit.kernel import Spec
 from odeum.compile.emit.places import Layout
 from odeum.compile.interpret import interpret
+from odeum.compile.known import CompiledField, find
 from odeum.compile.runtime.calls import Array, Bounds, Solve, tolerance_array
-from odeum.compile.runtime.kernels import Kernel, kernel_of
+from odeum.compile.runtime.kernels import Kernel, is_kept, kernel_of
 from odeum.compile.runtime.machine import machine
-from odeum.compile.trace import Traced
 from odeum.eager.control import Tolerance
 from odeum.eager.options import MAX_STEPS
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import Failure, Marked
+from odeum.gradient import discrete
 from odeum.methods import ExplicitRungeKutta
 from odeum.solution import Stats, Status
 from odeum.types import Tensor
@@ -32,81 +31,65 @@ from odeum.types import Tensor
 REALS = {torch.float32: ir.FloatType(), torch.float64: ir.DoubleType()}
 
 
-@dataclass(frozen=True, eq=False)
-class CompiledField:
-    """A traced field with the kernels made of it so far.
-
-    Attributes:
-        traced: the field.
-        programs: its graphs, by the names of the inputs that want gradients.
-        kernels: by everything else that they depend on.
-    """
-
-    traced: Traced
-    programs: dict[frozenset[str], Program] = field(default_factory=dict)
-    kernels: dict[Any, Kernel] = field(default_factory=dict)
-
-    def program(self, wanted: frozenset[str]) -> Program:
-        """The graphs that gradients of some inputs take; none are wanted where it is empty."""
-        if wanted not in self.programs:
-            forward = self.traced.graph
-            if not wanted:
-                self.programs[wanted] = Program(forward)
-            else:
-                found = differentiate(self.traced.differentiable, wanted)
-                self.programs[wanted] = Program(forward, found.recording, found.backward)
-        return self.programs[wanted]
-
-
 def why_not(problem: Problem) -> str | None:
     """Why the engine cannot take a problem, whatever its field is; None where it can."""
-    method = problem.method
-    if not isinstance(method, ExplicitRungeKutta):
-        return "the fused engine runs explicit Runge-Kutta methods"
+    if not isinstance(problem.method, ExplicitRungeKutta):
+        return "the fused engine runs explicit Runge-Kutta methods, and this is none"
     if problem.dense:
-        return "the fused engine keeps no dense output yet"
-    if problem.watches or problem.marks_end or problem.start is not None:
-        return "the fused engine knows no events"
+        return "the fused engine keeps no dense output: leave dense=True to the eager one"
     return None
 
 
-def solve(
-    problem: Problem, compiled: CompiledField, values: Mapping[str, Tensor], *, gradient: bool
-) -> Outcome:
-    """Solves a problem that the engine takes.
+class Prepared:
+    """A problem whose field is traced, and which a kernel can solve.
 
     Args:
-        problem: the problem.
-        compiled: its field.
-        values: the shared and row tensors that the field reads, by name.
+        problem: one that :func:`why_not` has nothing against.
         gradient: whether backpropagation is to give the exact gradient of the steps.
+
+    Raises:
+        TraceError: where the field cannot be compiled.
     """
-    problem.times()  # refuses times that are none
-    if compiled.traced.prologue is not None:
-        values = {**values, **interpret(compiled.traced.prologue, values, rows=False)}
-    given = [problem.y0, problem.ts, *values.values()]
-    if not (gradient and torch.is_grad_enabled() and any(x.requires_grad for x in given)):
-        run = _Run(problem, compiled, values, frozenset())
-        run.solve(problem.y0, problem.ts, values)
-        return run.outcome()
-    wanted = {name for name, x in values.items() if x.requires_grad}
-    run = _Run(problem, compiled, values, frozenset(wanted | {"state", "time"}))
-    ys = _Fused.apply(run, list(values), problem.y0, problem.ts, *values.values())
-    return replace(run.outcome(), ys=ys)
+
+    def __init__(self, problem: Problem, *, gradient: bool) -> None:
+        self._problem = problem
+        times = problem.times()  # refuses times that are none
+        self._compiled, values = find(problem.field, problem.y0, times.start)
+        prologue = self._compiled.traced.prologue
+        if prologue is not None:
+            values = {**values, **interpret(prologue, values, rows=False)}
+        self._values = values
+        given = [problem.y0, problem.ts, *values.values()]
+        self._recorded = (
+            gradient and torch.is_grad_enabled() and any(x.requires_grad for x in given)
+        )
+        wanted: frozenset[str] = frozenset()
+        if self._recorded:
+            named = {name for name, x in values.items() if x.requires_grad}
+            wanted = frozenset(named | {"state", "time"})
+        self._plan = _Plan(problem, self._compiled, wanted)
+
+    def is_ready(self) -> bool:
+        """Whether machine code is there, in memory or on disk, or has been asked for before."""
+        return self._plan.is_ready()
+
+    def solve(self) -> Outcome:
+        """Solves it, compiling what is not compiled yet."""
+        problem, values = self._problem, self._values
+        run = _Run(problem, self._plan.kernel())
+        if not self._recorded:
+            run.solve(problem.y0, problem.ts, values)
+            return run.outcome()
+        ys = _Fused.apply(run, list(values), problem.y0, problem.ts, *values.values())
+        return replace(run.outcome(), ys=ys)
 
 
 class _Run:
     """One solve, from its kernel to its outcome."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        compiled: CompiledField,
-        values: Mapping[str, Tensor],
-        wanted: frozenset[str],
-    ) -> None:
+    def __init__(self, problem: Problem, kernel: Kernel) -> None:
         self.problem = problem
-        self.kernel = _kernel(problem, compiled, wanted)
+        self.kernel = kernel
         self._solve: Solve | None = None
 
     def solve(self, y0: Tensor, ts: Tensor, values: Mapping[str, Tensor]) -> Tensor:
@@ -200,56 +183,90 @@ class _Fused(torch.autograd.Function):
         return ys
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g_ys: Tensor) -> tuple[Any, ...]:
         inputs = ctx.saved_tensors  # raises where one was changed
+        if torch.is_grad_enabled():
+            return (None, None, *_gradients_with_graph(ctx.run.problem, inputs, g_ys))
         g_y0, g_ts, named = ctx.run.pull(g_ys)
         if g_ts is None and ctx.needs_input_grad[3]:
             g_ts = torch.zeros_like(inputs[1])
         return (None, None, g_y0, g_ts, *(named.get(name) for name in ctx.names))
 
 
-def _kernel(problem: Problem, compiled: CompiledField, wanted: frozenset[str]) -> Kernel:
-    """The kernel for a problem, compiled where there is none yet."""
-    method = problem.method
-    assert isinstance(method, ExplicitRungeKutta)
-    tableau = method.tableau
-    fixed = problem.steps.fixed is not None or not method.adaptive
-    controller = None if fixed else method.controller
-    lands = fixed and problem.steps.fixed is None
-    wants_times = "time" in wanted and problem.ts.requires_grad
-    y0 = problem.y0
-    key = (
-        wanted,
-        id(tableau),
-        controller,
-        lands,
-        problem.ts.ndim,
-        problem.ts.dtype,
-        wants_times,
-        len(y0) == 1,
-    )
-    kernel = compiled.kernels.get(key)
-    if kernel is None:
-        made_for = machine()
-        width = made_for.width(y0.dtype.itemsize)
-        real = REALS[y0.dtype]
-        layout = Layout(real, 1, 1, width) if len(y0) == 1 else Layout(real, width)
-        spec = Spec(
-            compiled.program(wanted),
-            tableau,
-            controller,
-            lands,
+def _gradients_with_graph(
+    problem: Problem, inputs: Sequence[Tensor], g_ys: Tensor
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated again: by the eager engine, which takes all steps anew."""
+    wanted = [x for x in inputs if x.requires_grad]
+    again = discrete.solve(problem)
+    found = iter(torch.autograd.grad(again.ys, wanted, g_ys, create_graph=True, allow_unused=True))
+    return [next(found) if x.requires_grad else None for x in inputs]
+
+
+class _Plan:
+    """Which kernel a problem takes.
+
+    Args:
+        problem: the problem.
+        compiled: its field.
+        wanted: inputs that want gradients.
+    """
+
+    def __init__(self, problem: Problem, compiled: CompiledField, wanted: frozenset[str]) -> None:
+        self._problem = problem
+        self._compiled = compiled
+        self._wanted = wanted
+        method = problem.method
+        assert isinstance(method, ExplicitRungeKutta)
+        self._tableau = method.tableau
+        fixed = problem.steps.fixed is not None or not method.adaptive
+        self._controller = None if fixed else method.controller
+        self._lands = fixed and problem.steps.fixed is None
+        self._wants_times = "time" in wanted and problem.ts.requires_grad
+        self._single = len(problem.y0) == 1
+        self._key = (
+            wanted,
+            id(self._tableau),
+            self._controller,
+            self._lands,
+            problem.ts.ndim,
+            problem.ts.dtype,
+            self._wants_times,
+            self._single,
+        )
+
+    def is_ready(self) -> bool:
+        """Whether machine code is there, in memory or on disk, or has been asked for before."""
+        compiled = self._compiled
+        if self._key in compiled.kernels or self._key in compiled.met:
+            return True
+        compiled.met.add(self._key)
+        return is_kept(self._spec(), machine())
+
+    def kernel(self) -> Kernel:
+        """The kernel, compiled where there is none yet."""
+        kernels = self._compiled.kernels
+        if self._key not in kernels:
+            kernels[self._key] = kernel_of(self._spec(), machine())
+        return kernels[self._key]
+
+    def _spec(self) -> Spec:
+        problem = self._problem
+        dtype = problem.y0.dtype
+        width = machine().width(dtype.itemsize)
+        layout = Layout(REALS[dtype], 1, 1, width) if self._single else Layout(REALS[dtype], width)
+        return Spec(
+            self._compiled.program(self._wanted),
+            self._tableau,
+            self._controller,
+            self._lands,
             problem.ts.ndim == 2,
-            y0.shape[1],
+            problem.y0.shape[1],
             layout,
             REALS[problem.ts.dtype],
-            bool(wanted),
-            wants_times,
+            bool(self._wanted),
+            self._wants_times,
         )
-        kernel = kernel_of(spec, made_for)
-        compiled.kernels[key] = kernel
-    return kernel
 
 
 def _bounds(problem: Problem) -> Bounds:

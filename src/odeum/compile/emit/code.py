@@ -5,6 +5,7 @@ Knows nothing of graphs, rows or methods.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from llvmlite import ir
 
@@ -12,7 +13,7 @@ from odeum.compile.emit.values import Value, splat
 
 I1, I32, I64, POINTER = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.PointerType()
 
-Index = ir.Value | int
+Index: TypeAlias = ir.Value | int
 
 
 def vector_of(scalar: ir.Type, width: int) -> ir.Type:

@@ -4,7 +4,7 @@ A step's products are summed in registers over all its stages before they are ad
 gradient, lane by lane, and only then across the lanes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -58,9 +58,9 @@ def emit_outer(
         _tile(code, layout, products, n_stages, total, row, column, i, j)
 
 
-def _tiles(  # type: ignore[no-untyped-def]
+def _tiles(
     code: Code, products: OuterProducts, rows: int, columns: int
-):
+) -> Iterator[tuple[Index, Index, tuple[int, int]]]:
     """Tiles of a matrix: where each starts, and its size."""
     n_rows, n_columns = products.n_rows, products.n_columns
     whole_rows, whole_columns = n_rows // rows * rows, n_columns // columns * columns

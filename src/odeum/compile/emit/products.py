@@ -40,14 +40,14 @@ def emit_product(code: Code, layout: Layout, left: Place, right: Place, result: 
             _written_out(code, layout, *(_matrix(code, x, index) for x in (left, right, result)))
         return
     with _nested(code, batch) as index:
-        matrices = [_matrix(code, x, index) for x in (left, right, result)]
+        a, b, c = (_matrix(code, x, index) for x in (left, right, result))
         if layout.features > 1:
-            _of_one_row(code, layout, *matrices)
+            _of_one_row(code, layout, a, b, c)
         elif n == 1 or (m > 1 and left.rows < right.rows):
             # The same product of transposed matrices: tiles run along the longer axis.
-            _of_rows(code, layout, *(_transposed(x) for x in (right, left, result)))
+            _of_rows(code, layout, *(_transposed(x) for x in (b, a, c)))
         else:
-            _of_rows(code, layout, *matrices)
+            _of_rows(code, layout, a, b, c)
 
 
 class _Matrix:

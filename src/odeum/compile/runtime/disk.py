@@ -59,6 +59,11 @@ def read(key: str) -> bytes | None:
     return payload
 
 
+def holds(key: str) -> bool:
+    """Whether anything is kept under a key."""
+    return (folder() / key).is_file()
+
+
 def write(key: str, payload: bytes) -> None:
     """Keeps bytes under a key, where the disk lets it: a kernel that is not kept still runs."""
     path = folder() / key

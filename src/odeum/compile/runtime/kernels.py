@@ -10,8 +10,8 @@ from odeum.compile import emit
 from odeum.compile.emit.code import width_of
 from odeum.compile.emit.kernel import Spec
 from odeum.compile.emit.module import emit_module
-from odeum.compile.runtime import disk
 from odeum.compile.ir import Node
+from odeum.compile.runtime import disk
 from odeum.compile.runtime.machine import Library, Machine, compiled, data_layout
 
 EntryPoint = Callable[[int], None]
@@ -78,6 +78,11 @@ def kernel_of(spec: Spec, made_for: Machine) -> Kernel:
     code = compiled(str(emit_module(spec, made_for.triple, data_layout(made_for))), made_for)
     disk.write(key, code)
     return Kernel(spec, Library(code, names, made_for))
+
+
+def is_kept(spec: Spec, made_for: Machine) -> bool:
+    """Whether the disk keeps a kernel, so that it need not be compiled."""
+    return disk.holds(_key(spec, made_for))
 
 
 def _key(spec: Spec, made_for: Machine) -> str:

@@ -1,0 +1,140 @@
+"""Fields that were traced before, found again in a few microseconds.
+
+A field is looked up by its make: the code of a function, the class of an object. Of that make
+there may be several that read different state; the guard of each says whether it is the one.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from odeum.compile.derivative import differentiate
+from odeum.compile.emit.kernel import Program
+from odeum.compile.guard import Guard
+from odeum.compile.runtime.kernels import Kernel
+from odeum.compile.trace import Traced, traced_under, watch
+from odeum.eager.field import RowField
+from odeum.errors import TraceError
+from odeum.types import Tensor
+
+OF_ONE_MAKE = 16
+"""Traces kept of one make of field."""
+
+MAKES = 256
+"""Makes of field of which traces are kept: those met last."""
+
+
+@dataclass(eq=False)
+class CompiledField:
+    """A traced field with what has been made of it so far.
+
+    Attributes:
+        traced: the field.
+        programs: its graphs, by the names of the inputs that want gradients.
+        kernels: machine code, by everything else that it depends on.
+        met: what kernels were asked for, whether compiled or not.
+    """
+
+    traced: Traced
+    programs: dict[frozenset[str], Program] = field(default_factory=dict)
+    kernels: dict[Any, Kernel] = field(default_factory=dict)
+    met: set[Any] = field(default_factory=set)
+
+    def program(self, wanted: frozenset[str]) -> Program:
+        """The graphs that gradients of some inputs take; without any where none is wanted."""
+        if wanted not in self.programs:
+            forward = self.traced.graph
+            program = Program(forward)
+            if wanted:
+                found = differentiate(self.traced.differentiable, wanted)
+                program = Program(forward, found.recording, found.backward)
+            self.programs[wanted] = program
+        return self.programs[wanted]
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A field that cannot be traced.
+
+    Attributes:
+        guard: the state in which it cannot; None where it never can.
+        error: why.
+    """
+
+    guard: Guard | None
+    error: TraceError
+
+
+_known: OrderedDict[Any, list[CompiledField | _Refused]] = OrderedDict()
+
+
+def make_of(field: Any) -> Any:
+    """What fields have in common that a trace may fit.
+
+    Example:
+        >>> make_of(torch.sin) is torch.sin, make_of(torch.nn.Tanh()) is torch.nn.Tanh
+        (True, True)
+    """
+    code = getattr(field, "__code__", None)
+    if code is not None:
+        return code
+    if hasattr(field, "__func__"):
+        return field.__func__
+    return field if callable(field) and type(field).__module__ == "builtins" else type(field)
+
+
+def find(field: RowField, y: Tensor, t: Tensor) -> tuple[CompiledField, dict[str, Tensor]]:
+    """A field's trace and the tensors that it reads, as they are now.
+
+    Args:
+        field: the user's, as the engines call it.
+        y: initial states, [batch, dim].
+        t: times of these rows, [batch, 1].
+
+    Raises:
+        TraceError: where it cannot be traced.
+    """
+    structure = field.structure
+    key = (
+        make_of(field.field),
+        structure.spec,
+        structure.shapes,
+        structure.dtype,
+        field.scalar_time,
+    )
+    entries = _known.setdefault(key, [])
+    _known.move_to_end(key)
+    for i, entry in enumerate(entries):
+        if isinstance(entry, CompiledField):
+            values = entry.traced.values(field)
+            if values is not None:
+                if i:
+                    entries.insert(0, entries.pop(i))
+                return entry, values
+        elif entry.guard is None or not isinstance(_matched(entry.guard, field), int):
+            raise entry.error
+    return _traced(field, y, t, entries)
+
+
+def _matched(guard: Guard, field: RowField) -> Any:
+    return guard.matched(field.field, field.args, field.integrals)
+
+
+def _traced(
+    field: RowField, y: Tensor, t: Tensor, entries: list[CompiledField | _Refused]
+) -> tuple[CompiledField, dict[str, Tensor]]:
+    watched = None
+    try:
+        watched = watch(field)
+        compiled = CompiledField(traced_under(watched, field, y, t))
+        values = compiled.traced.values(field)
+        assert values is not None
+    except TraceError as error:
+        entries.insert(0, _Refused(watched, error))
+        raise
+    finally:
+        del entries[OF_ONE_MAKE:]
+        while len(_known) > MAKES:
+            _known.popitem(last=False)
+    entries.insert(0, compiled)
+    return compiled, values

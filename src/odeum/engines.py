@@ -1,0 +1,113 @@
+"""Which engine solves a problem: the fused one where it can and once it pays, else the eager one.
+
+Compiling a kernel takes about a second, an eager solve milliseconds. So under ``engine="auto"`` a
+kernel is compiled for a field that is met the second time, or whose first solve turns out to be
+long; one that is in memory or on disk is used at once.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from odeum.eager.problem import Outcome, Problem
+from odeum.errors import TraceError
+from odeum.gradient import discrete
+from odeum.gradient.registry import Gradient, without_gradient
+from odeum.types import Tensor
+
+if TYPE_CHECKING:
+    from odeum.compile.engine import Prepared
+
+LONG = 1000
+"""Tried steps after which a solve is better compiled than waited for."""
+
+CHECK_INTERVAL = 16
+"""Tried steps between the eager loop's reports of progress."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A solved problem.
+
+    Attributes:
+        outcome: what came out.
+        engine: which engine ran.
+        reason: why that one.
+    """
+
+    outcome: Outcome
+    engine: str
+    reason: str
+
+
+class _TakesLong(Exception):
+    """An eager solve has tried so many steps that a kernel is worth compiling."""
+
+
+def solve(problem: Problem, gradient: Gradient, engine: str) -> Solved:
+    """Solves a problem without events or breaks.
+
+    Args:
+        problem: the problem.
+        gradient: how it is differentiated.
+        engine: "auto", "eager" or "fused".
+
+    Raises:
+        TraceError: where the fused engine is asked for and cannot take the problem.
+    """
+    if engine == "auto" and os.environ.get("ODEUM_ENGINE") == "eager":
+        return _eagerly(problem, gradient, "the environment says ODEUM_ENGINE=eager")
+    if engine == "eager":
+        return _eagerly(problem, gradient, 'asked for with engine="eager"')
+    try:
+        prepared = _prepared(problem, gradient)
+        if engine == "fused":
+            return Solved(prepared.solve(), "fused", 'asked for with engine="fused"')
+        if prepared.is_ready():
+            return Solved(prepared.solve(), "fused", "the field is compiled")
+    except TraceError as error:
+        if engine == "fused":
+            raise
+        return _eagerly(problem, gradient, str(error))
+    watched = replace(problem, on_progress=_Patience(problem.on_progress))
+    try:
+        return _eagerly(watched, gradient, "a field is compiled when it is solved a second time")
+    except _TakesLong:
+        reason = f"the field is compiled, for its first solve takes more than {LONG} steps"
+        return Solved(prepared.solve(), "fused", reason)
+
+
+def _eagerly(problem: Problem, gradient: Gradient, reason: str) -> Solved:
+    return Solved(gradient(problem), "eager", reason)
+
+
+def _prepared(problem: Problem, gradient: Gradient) -> "Prepared":
+    if gradient not in (without_gradient, discrete.solve):
+        raise refusal('the fused engine has gradient="discrete" and "none"')
+    from odeum.compile import engine as fused  # loaded when used: it brings LLVM
+
+    why = fused.why_not(problem)
+    if why is not None:
+        raise refusal(why)
+    return fused.Prepared(problem, gradient=gradient is not without_gradient)
+
+
+def refusal(why: str) -> TraceError:
+    """The error for a solve that the fused engine cannot take, whatever its field is."""
+    return TraceError(f'{why}: leave engine="auto", or give "eager"', operation="solve")
+
+
+class _Patience:
+    """Counts the steps of an eager solve, and has enough of them at some point."""
+
+    def __init__(self, on_progress: Callable[[Tensor, Tensor], None] | None) -> None:
+        self._on_progress = on_progress
+        self._n_reports = 0
+
+    def __call__(self, rows: Tensor, t: Tensor) -> None:
+        self._n_reports += 1
+        if self._n_reports * CHECK_INTERVAL >= LONG:
+            raise _TakesLong
+        if self._on_progress is not None:
+            self._on_progress(rows, t)
