@@ -21,7 +21,7 @@ LARGEST_FOLDED = 4096
 LONGEST = 50
 """Rounds of all passes; every rule makes graphs simpler, so that they end by themselves."""
 
-COMMUTATIVE = frozenset("add mul maximum minimum eq ne and or".split())
+COMMUTATIVE = frozenset(["add", "mul", "maximum", "minimum", "eq", "ne", "and", "or"])
 
 Pass = Callable[[Graph], Graph]
 

@@ -22,7 +22,22 @@ def _reshape(node: Node, b: Builder) -> Node | None:
         return b.reshape(x.inputs[0], node.shape)
     if x.op == "constant" and not isinstance(x.attributes["value"], tuple):
         return b.constant(x.attributes["value"], node.shape)
+    if x.op == "cat" and any(part.op == "reshape" for part in x.inputs):
+        return _cat_under_reshape(node, x, b)
     return None
+
+
+def _cat_under_reshape(node: Node, cat: Node, b: Builder) -> Node | None:
+    """Parts are reshaped instead, where that takes or adds axes of length 1."""
+    long = [d for d, n in enumerate(cat.shape) if n != 1]
+    kept = [d for d, n in enumerate(node.shape) if n != 1]
+    along = cat.attributes["dim"]
+    if along not in long or [cat.shape[d] for d in long] != [node.shape[d] for d in kept]:
+        return None
+    dim = kept[long.index(along)]
+    before, after = node.shape[:dim], node.shape[dim + 1 :]
+    parts = [b.reshape(x, (*before, x.shape[along], *after)) for x in cat.inputs]
+    return b.cat(parts, dim)
 
 
 def _expand(node: Node, b: Builder) -> Node | None:
@@ -107,6 +122,15 @@ def _slice_of_parts(
         if begin < high and end > low:
             first = first if touched else begin
             touched.append(part)
+    if len(touched) > 1 and step == 1:
+        return b.cat(
+            [
+                _part(cat, dim, max(start, e), min(stop, f), b)
+                for e, f in pairwise(ends)
+                if max(start, e) < min(stop, f)
+            ],
+            dim,
+        )
     if len(touched) == len(cat.inputs) and len(touched) > 1:
         return None
     rest = b.cat(touched, dim)
@@ -176,6 +200,8 @@ def _sum(node: Node, b: Builder) -> Node | None:
         left = [d for d in range(len(x.inputs[0].shape)) if d not in x.attributes["dims"]]
         both = {*x.attributes["dims"], *(left[d] for d in dims)}
         return b("sum", x.inputs[0], dims=tuple(sorted(both)))
+    if x.op == "neg":
+        return b.neg(b("sum", x.inputs[0], dims=dims))
     if x.op == "expand":
         return _sum_of_expanded(node, x, dims, b)
     return None
@@ -198,9 +224,9 @@ def _sum_of_expanded(node: Node, x: Node, dims: Sequence[int], b: Builder) -> No
 def _matmul(node: Node, b: Builder) -> Node | None:
     left, right = node.inputs
     batch: Shape = node.shape[:-2]
-    m, n = node.shape[-2:]
+    n = node.shape[-1]
     if not batch:
-        return None
+        return right if _is_identity(left) else left if _is_identity(right) else None
     if all(length == 1 for length in batch):
         flat = (b.reshape(x, x.shape[-2:]) for x in node.inputs)
         return b.reshape(b("matmul", *flat), node.shape)
@@ -214,6 +240,14 @@ def _matmul(node: Node, b: Builder) -> Node | None:
         rows = b.reshape(right, (-1, right.shape[-2]))
         return b.reshape(b("matmul", rows, b.transpose(shared, 0, 1)), node.shape)
     return None
+
+
+def _is_identity(x: Node) -> bool:
+    """Whether a matrix is known to be 1 on the diagonal, 0 elsewhere."""
+    value = x.attributes["value"] if x.op == "constant" else None
+    if not isinstance(value, tuple) or x.shape[0] != x.shape[1]:
+        return x.shape == (1, 1) and value == 1.0
+    return all(v == float(i == j) for i, row in enumerate(value) for j, v in enumerate(row))
 
 
 def _shared(x: Node, b: Builder) -> Node | None:

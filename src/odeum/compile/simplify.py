@@ -38,6 +38,36 @@ def _add(node: Node, b: Builder) -> Node | None:
     return None
 
 
+def _add_of_choices(node: Node, b: Builder) -> Node | None:
+    """What is added where a condition holds and where it does not, is chosen."""
+    x, y = node.inputs
+    if x.op != "where" or y.op != "where" or x.inputs[0] is not y.inputs[0]:
+        return None
+    (condition, p, q), (_, r, s) = x.inputs, y.inputs
+    for first, second in (((p, q), (r, s)), ((r, s), (p, q))):
+        if is_zero(first[0]) and is_zero(second[1]):
+            return _chosen(node, condition, second[0], first[1], b)
+    return None
+
+
+def _chosen(node: Node, condition: Node, x: Node, y: Node, b: Builder) -> Node | None:
+    value = b.where(condition, x, y)
+    return value if value.shape == node.shape else None
+
+
+def _mul_of_choice(node: Node, b: Builder) -> Node | None:
+    """Where a factor is chosen to be 0, so is the product: a branch not taken adds nothing."""
+    for choice, factor in (node.inputs, node.inputs[::-1]):
+        if choice.op != "where":
+            continue
+        condition, x, y = choice.inputs
+        if is_zero(x):
+            return _chosen(node, condition, x, b.mul(y, factor), b)
+        if is_zero(y):
+            return _chosen(node, condition, b.mul(x, factor), y, b)
+    return None
+
+
 def _sub(node: Node, b: Builder) -> Node | None:
     x, y = node.inputs
     if is_zero(y):
@@ -93,6 +123,9 @@ def _neg(node: Node, b: Builder) -> Node | None:
         return x.inputs[0]
     if x.op == "sub":
         return b.sub(x.inputs[1], x.inputs[0])
+    if x.op in ("reshape", "sum") and x.inputs[0].op == "neg":
+        (inner,) = x.inputs[0].inputs
+        return Node(x.op, (inner,), x.shape, x.attributes, False, x.source)
     return None
 
 
@@ -132,8 +165,10 @@ def _without_expand(node: Node, b: Builder) -> Node | None:
     value = b(node.op, *bare)
     if value.shape == node.shape:
         return value
+    if value.size == node.size:
+        return b.reshape(value, node.shape)
     if len(node.inputs) == 1 or all(x.size == 1 for x in bare):
-        return b.expand(b.reshape(value, _padded(value.shape, len(node.shape))), node.shape)
+        return b.expand(value, node.shape)
     return _some_bare(node, bare, b)
 
 
@@ -156,7 +191,9 @@ def _padded(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
 def _bare(x: Node) -> Node:
     """What broadcasts to the same as an expansion, or as axes of length 1 put in front."""
     while True:
-        if x.op == "expand":
+        if x.op == "expand" or (
+            x.op == "reshape" and x.shape == _padded(x.inputs[0].shape, len(x.shape))
+        ):
             x = x.inputs[0]
         elif x.op == "constant" and x.shape and not isinstance(x.attributes["value"], tuple):
             return Node("constant", (), (), x.attributes, x.boolean, x.source)
@@ -166,8 +203,6 @@ def _bare(x: Node) -> Node:
 
 def _under_reshape(node: Node, b: Builder) -> Node | None:
     """A pointwise operation of reshaped arrays is the reshaped operation."""
-    if node.boolean or any(x.boolean for x in node.inputs):
-        return None
     inner: list[Node] = []
     shapes = set()
     for x in node.inputs:
@@ -183,19 +218,18 @@ def _under_reshape(node: Node, b: Builder) -> Node | None:
     return b.reshape(b(node.op, *inner), node.shape)
 
 
-OWN: dict[str, Rule] = {
-    "add": _add,
-    "sub": _sub,
-    "mul": _mul,
-    "div": _div,
-    "neg": _neg,
-    "where": _where,
-    "ne": _ne,
-    "not": _not,
-    "stop": _stop,
+OWN: dict[str, tuple[Rule, ...]] = {
+    "add": (_add, _add_of_choices),
+    "sub": (_sub,),
+    "mul": (_mul, _mul_of_choice),
+    "div": (_div,),
+    "neg": (_neg,),
+    "where": (_where,),
+    "ne": (_ne,),
+    "not": (_not,),
+    "stop": (_stop,),
 }
 ARITHMETIC: dict[str, tuple[Rule, ...]] = {
-    op: (*((OWN[op],) if op in OWN else ()), _without_expand, _under_reshape)
-    for op in sorted(POINTWISE)
+    op: (*OWN.get(op, ()), _without_expand, _under_reshape) for op in sorted(POINTWISE)
 }
 assert set(ARITHMETIC) == UNARY | BINARY | {"where"}
