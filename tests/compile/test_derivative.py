@@ -2,25 +2,13 @@
 
 import pytest
 import torch
-from fields import FIELDS, Case, mlp, states
-from test_trace import inputs_of, traced
+from fields import FIELDS, states
+from tracing import inputs_of, pulled_back, traced
 
-from odeum.compile.derivative import Derivative, differentiate
+from odeum.compile.derivative import differentiate
 from odeum.compile.interpret import interpret
-from odeum.compile.ir import Graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
-
-
-def pulled_back(
-    derivative: Derivative, inputs: dict[str, torch.Tensor], cotangent: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The field and the products, summed over rows where the input is shared."""
-    recorded = interpret(derivative.recording, inputs)
-    f = recorded.pop("f")
-    found = interpret(derivative.backward, {**inputs, **recorded, "cotangent": cotangent})
-    roles = {node.name: node.role for node in derivative.recording.inputs}
-    return f, {name: x.sum(0) if roles[name] == "shared" else x for name, x in found.items()}
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -21,22 +21,28 @@ N_ROWS = 3
 
 
 def check(
-    graph: Graph, field: RowField, y: Tensor, t: Tensor, values: Mapping[str, Tensor]
+    graph: Graph,
+    field: RowField,
+    y: Tensor,
+    t: Tensor,
+    values: Mapping[str, Tensor],
+    *,
+    alone: bool,
 ) -> None:
     """Compares a field with its graph on a few rows near those given.
 
     Args:
         graph: of the field.
         field: the user's.
-        y: states, [rows, dim]; where there is one row only, rows are compared one by one.
+        y: states, [rows, dim].
         t: their times, [rows, 1].
         values: of shared and row inputs by name, row tensors whole.
+        alone: whether rows are compared one by one, for a field that is called with single rows.
 
     Raises:
         TraceError: where they disagree.
     """
     rows = torch.arange(N_ROWS) % len(y)
-    alone = len(y) == 1
     y, t = _near(y.detach()[rows]).requires_grad_(), _near(t.detach()[rows]).requires_grad_()
     cut = {
         id(values[node.name]): values[node.name].detach()[rows].requires_grad_()

@@ -12,7 +12,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,10 @@ class Guard:
     constants: tuple[Tensor, ...] = field(repr=False)
     assigned: tuple[tuple[dict[str, Any], str, str], ...] = field(repr=False)
     code: str = field(repr=False)
+
+    def released(self) -> "Guard":
+        """The guard without what belongs to the field that was walked."""
+        return replace(self, found=(), constants=(), assigned=())
 
 
 def guard(*roots: Any, ignored: frozenset[str] = frozenset()) -> Guard:

@@ -70,7 +70,13 @@ READING = {
 MAKING = frozenset((torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor))
 """Read the memory of tensors in the lists they are given."""
 
-CUTTING = (torch.Tensor.detach, torch.Tensor.detach_, torch.Tensor.data.__get__)  # type: ignore[attr-defined]
+CUTTING = (
+    torch.detach,
+    torch.detach_,
+    torch.Tensor.detach,
+    torch.Tensor.detach_,
+    torch.Tensor.data.__get__,  # type: ignore[attr-defined]
+)
 """Give tensors that derivatives do not go through."""
 
 PASSING = frozenset(("detach", "alias", "_linalg_check_errors", "linalg_lu_solve"))

@@ -4,7 +4,7 @@ The field is called once, on one row, and what torch executes is taken down; the
 several rows and differentiated, and held against the graph. Knows no solver and no kernel.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class Traced:
         inputs: the shared and row tensors that are read, by name: where each is among those that
             the guard finds, and how the user would name it.
         guard: the Python state that all this depends on.
+        single: whether this is so only where the batch is a single row.
     """
 
     differentiable: Graph
@@ -46,6 +47,7 @@ class Traced:
     prologue: Graph | None
     inputs: dict[str, tuple[int, str]]
     guard: Guard
+    single: bool
 
     def values(self, field: RowField) -> dict[str, Tensor] | None:
         """The shared and row tensors as they are now, by name; None where the trace is stale.
@@ -55,7 +57,7 @@ class Traced:
                 belong to rows come whole, [batch, *shape], whatever rows the field holds.
         """
         found = self.guard.matched(field.field, field.args, field.integrals)
-        if isinstance(found, int):
+        if isinstance(found, int) or (self.single and field.structure.batch_shape != (1,)):
             return None
         return {name: found[i] for name, (i, _) in self.inputs.items()}
 
@@ -101,15 +103,47 @@ def traced_under(watched: Guard, field: RowField, y: Tensor, t: Tensor) -> Trace
     optimised = with_inputs_read(optimise(graph))
     names = [node.name for node in optimised.inputs]
     read = {name: place for name, place in recording.read.items() if name in names}
-    check(optimised, field, y, t, {name: found[i] for name, (i, _) in read.items()})
+    single = _check(optimised, field, y, t, {name: found[i] for name, (i, _) in read.items()})
     differentiable, prologue = split(optimised)
     return Traced(
         differentiable,
         without_stops(differentiable),
         prologue,
         read,
-        replace(watched, found=(), constants=(), assigned=()),
+        watched.released(),
+        single,
     )
+
+
+def refused(watched: Guard, field: RowField) -> Guard:
+    """The guard of the state in which a field was refused, whatever its calls change of it.
+
+    Args:
+        watched: from before it was traced.
+        field: the same.
+    """
+    ignored: set[str] = set()
+    while isinstance(found := watched.matched(field.field, field.args, field.integrals), int):
+        if watched.labels[found] in ignored:  # more than a value
+            break
+        ignored.add(watched.labels[found])
+        watched = watch(field, frozenset(ignored))
+    return watched.released()
+
+
+def _check(graph: Graph, field: RowField, y: Tensor, t: Tensor, values: dict[str, Tensor]) -> bool:
+    """Holds the field against its graph; returns whether that holds for single rows only."""
+    if field.scalar_time:
+        check(graph, field, y, t, values, alone=True)
+        return False
+    try:
+        check(graph, field, y, t, values, alone=False)
+    except TraceError:
+        if len(y) > 1:
+            raise
+        check(graph, field, y, t, values, alone=True)
+        return True
+    return False
 
 
 def _changes(label: str) -> TraceError:
