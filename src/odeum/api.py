@@ -116,6 +116,34 @@ def solve(
         >>> odeum.solve(lambda t, y: -y, torch.ones(1, 1), ts).ys[:, 0, 0]
         tensor([1.0000, 0.6065, 0.3679])
     """
+    usual = not (events or breaks is not None or integrals or dense or progress)
+    kind = None
+    if usual and coupling == "independent":
+        kind = engines.kind_of(engine, field, y0, ts, method, rtol, atol, gradient, step)
+    if kind is not None:
+        again = engines.solve_again(
+            kind,
+            field,
+            y0,
+            ts,
+            args,
+            lambda: solve(
+                field,
+                y0,
+                ts,
+                args,
+                method=method,
+                rtol=rtol,
+                atol=atol,
+                gradient=gradient,
+                engine="eager",
+                step=step,
+                on_failure=on_failure,
+            ).ys,
+            raises=on_failure == "raise",
+        )
+        if again is not None:
+            return again
     check_words(engine=engine, coupling=coupling, on_failure=on_failure)
     solver = gradient_of(gradient)
     if not callable(field):
@@ -183,6 +211,8 @@ def solve(
             on_backward=lambda work: stats.add_backward(work.spread(structure.batch_shape)),
         )
         solved, firings = _solved(problem, solver, engine, looked_for, breaks_of(breaks))
+    if kind is not None:
+        engines.remember(kind, solved, solver)
     outcome = solved.outcome
     stats = outcome.stats.spread(structure.batch_shape)
     return Solution(

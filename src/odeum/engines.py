@@ -8,12 +8,13 @@ long; one that is in memory or on disk is used at once.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from odeum.eager.problem import Outcome, Problem
 from odeum.errors import TraceError
 from odeum.gradient import discrete
 from odeum.gradient.registry import Gradient, without_gradient
+from odeum.solution import Solution
 from odeum.types import Tensor
 
 if TYPE_CHECKING:
@@ -34,15 +35,54 @@ class Solved:
         outcome: what came out.
         engine: which engine ran.
         reason: why that one.
+        prepared: what the fused engine made of the problem, where it ran.
     """
 
     outcome: Outcome
     engine: str
     reason: str
+    prepared: "Prepared | None" = None
 
 
 class _TakesLong(Exception):
     """An eager solve has tried so many steps that a kernel is worth compiling."""
+
+
+def kind_of(engine: str, field: Any, y0: Any, ts: Any, *options: Any) -> Any:
+    """What solves alike have in common; None where a solve must be looked at from the ground up.
+
+    Args:
+        engine: the one asked for.
+        field: the user's field.
+        y0: the user's initial state.
+        ts: the user's output times.
+        options: everything else.
+    """
+    if engine == "eager" or (engine == "auto" and not compiles_unasked()):
+        return None
+    from odeum.compile import again  # loaded when used: it brings LLVM
+
+    return again.kind_of(field, y0, ts, *options)
+
+
+def solve_again(*arguments: Any, raises: bool) -> Solution | None:
+    """Solves what is like a solve before, see :func:`odeum.compile.again.solve`."""
+    from odeum.compile import again
+
+    return again.solve(*arguments, raises=raises)
+
+
+def remember(kind: Any, solved: Solved, gradient: Gradient) -> None:
+    """Keeps what a solve by the fused engine leaves behind for others like it."""
+    if solved.prepared is not None:
+        from odeum.compile import again
+
+        again.remember(kind, solved.prepared, gradient=gradient is not without_gradient)
+
+
+def compiles_unasked() -> bool:
+    """Whether ``engine="auto"`` may compile: not where the environment says otherwise."""
+    return os.environ.get("ODEUM_ENGINE") != "eager"
 
 
 def solve(problem: Problem, gradient: Gradient, engine: str) -> Solved:
@@ -56,16 +96,16 @@ def solve(problem: Problem, gradient: Gradient, engine: str) -> Solved:
     Raises:
         TraceError: where the fused engine is asked for and cannot take the problem.
     """
-    if engine == "auto" and os.environ.get("ODEUM_ENGINE") == "eager":
+    if engine == "auto" and not compiles_unasked():
         return _eagerly(problem, gradient, "the environment says ODEUM_ENGINE=eager")
     if engine == "eager":
         return _eagerly(problem, gradient, 'asked for with engine="eager"')
     try:
         prepared = _prepared(problem, gradient)
         if engine == "fused":
-            return Solved(prepared.solve(), "fused", 'asked for with engine="fused"')
+            return _fused(prepared, 'asked for with engine="fused"')
         if prepared.is_ready():
-            return Solved(prepared.solve(), "fused", "the field is compiled")
+            return _fused(prepared, "the field is compiled")
     except TraceError as error:
         if engine == "fused":
             raise
@@ -75,11 +115,15 @@ def solve(problem: Problem, gradient: Gradient, engine: str) -> Solved:
         return _eagerly(watched, gradient, "a field is compiled when it is solved a second time")
     except _TakesLong:
         reason = f"the field is compiled, for its first solve takes more than {LONG} steps"
-        return Solved(prepared.solve(), "fused", reason)
+        return _fused(prepared, reason)
 
 
 def _eagerly(problem: Problem, gradient: Gradient, reason: str) -> Solved:
     return Solved(gradient(problem), "eager", reason)
+
+
+def _fused(prepared: "Prepared", reason: str) -> Solved:
+    return Solved(prepared.solve(), "fused", reason, prepared)
 
 
 def _prepared(problem: Problem, gradient: Gradient) -> "Prepared":

@@ -11,6 +11,7 @@ from typing import Any
 from odeum.compile.derivative import differentiate
 from odeum.compile.emit.kernel import Program
 from odeum.compile.guard import Guard
+from odeum.compile.interpret import interpret
 from odeum.compile.runtime.kernels import Kernel
 from odeum.compile.trace import Traced, traced_under, watch
 from odeum.eager.field import RowField
@@ -39,6 +40,13 @@ class CompiledField:
     programs: dict[frozenset[str], Program] = field(default_factory=dict)
     kernels: dict[Any, Kernel] = field(default_factory=dict)
     met: set[Any] = field(default_factory=set)
+
+    def inputs(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All that kernels read, from the tensors that the field reads, by name."""
+        prologue = self.traced.prologue
+        if prologue is None:
+            return values
+        return {**values, **interpret(prologue, values, rows=False)}
 
     def program(self, wanted: frozenset[str]) -> Program:
         """The graphs that gradients of some inputs take; without any where none is wanted."""

@@ -13,7 +13,7 @@ from odeum.compile.emit.blocks import Block
 from odeum.compile.emit.code import I32, I64, Code, Variable, wide
 from odeum.compile.emit.interpolation import weights
 from odeum.compile.emit.judging import Judge, Verdict, larger
-from odeum.compile.emit.kernel import NOT_CUT, RUNNING, Arguments, Spec
+from odeum.compile.emit.kernel import NO_TIMES, NOT_CUT, RUNNING, Arguments, Spec
 from odeum.compile.emit.lanes import gather, lane_numbers, scatter
 from odeum.compile.emit.stages import FieldCode, StageCode
 from odeum.compile.emit.values import DOUBLE, FLOAT, Value, fma, where
@@ -169,8 +169,23 @@ class ForwardCode(GroupCode):
         finite = [a & b for a, b in zip(self._judge.finite(y), self._judge.finite(k), strict=True)]
         for register, startable in enumerate(finite):
             status = where(startable, self.integer(RUNNING), self.integer(Status.NON_FINITE))
+            status = where(self._has_times(register), status, self.integer(NO_TIMES))
             self.block.set("status", status, register)
         self._first_step(finite)
+
+    def _has_times(self, register: int) -> Value:
+        """Whether output times are strictly monotone and finite."""
+        code, rows = self.code, self.rows(register)
+        direction = self.block.get("direction", register)
+        good = Variable(code, self.spec.integers)
+        good.set(self.integer(1))
+        with code.loop(self.n_times, start=1) as i:
+            time = self.output_times(self.whole(i), rows)
+            before = self.output_times(self.whole(code.builder.sub(i, code.integer(1))), rows)
+            follows = (time - before) * direction > 0.0
+            good.set(good.get() & follows.to_int(I32))
+        reach = abs(self.block.get("t", register)) + abs(self.block.get("end", register))
+        return (good.get() != 0) & (reach < math.inf)
 
     def _load_rows(self) -> None:
         """Initial states and row inputs, and the states at the first output."""
@@ -252,8 +267,9 @@ class ForwardCode(GroupCode):
             leave.unless(code.any_of(self._running()))
             self.set_number(TRIED, builder.add(self.number(TRIED), code.integer(1)))
             self._attempt()
-        done = builder.xor(code.any_of(self._running()), ir.Constant(ir.IntType(1), 1))
-        with code.when(done):
+        unfinished = code.any_of(self._running())
+        self.arguments.count("n_unfinished", builder.zext(unfinished, I64))
+        with code.when(builder.not_(unfinished)):
             self.set_number(DONE, 1)
             self._write_down()
 
@@ -507,12 +523,31 @@ class ForwardCode(GroupCode):
         return abs(h) < larger(near, self._wide(self._sizes["min"]))
 
     def _write_down(self) -> None:
-        """How rows ended and the work they took."""
+        """How rows ended and the work they took; NaN for states never reached."""
         for register in self.registers:
             rows, real = self.rows(register), self.is_real(register)
+            self._leave_out(rows, real, register)
             for name in ("status", "n_evaluations", "n_accepted", "n_rejected"):
                 value = self.block.get(name, register).to_int(I64)
                 scatter(self.code, value, self.arguments.address(name), rows, real)
+
+    def _leave_out(self, rows: Value, real: Value, register: int) -> None:
+        """NaN at the output times that a row did not reach."""
+        code = self.code
+        index = Variable(code, self.spec.integers)
+        index.set(self.block.get("index", register))
+        n_times = wide(code.value(self.n_times).to_int(I32), self.layout.width)
+        ys = self.arguments.address("ys")
+        with code.forever() as leave:
+            missing = real & (index.get() < n_times)
+            leave.unless(code.any(missing))
+            places = self.state_places(index.get().to_int(I64), rows)
+            for d in code.each(self.spec.dim, 1):
+                nothing = wide(
+                    code.value(ir.Constant(self.layout.real, math.nan)), self.layout.width
+                )
+                scatter(code, nothing, ys, places + self.whole(d), missing)
+            index.set(index.get() + 1)
 
 
 def spacing(t: Value, end: Value) -> Value:

@@ -17,6 +17,9 @@ from odeum.tableaus import RKTableau
 RUNNING = -1
 """In place of a Status: the row goes on."""
 
+NO_TIMES = -2
+"""In place of a Status: the row's output times are not strictly monotone, or not finite."""
+
 NOT_CUT = -1
 """In place of an output's index: the step was not cut to land on one."""
 
@@ -232,7 +235,7 @@ GROUP_NUMBERS = ("n_tried", "n_records", "begun", "done")
 
 ARGUMENTS = (
     *("n_rows", "n_times", "n_groups", "n_threads", "n_tries", "max_steps", "capacity"),
-    *("first_call", "last_call", "ts", "y0", "ys", "groups", "tape", "threads"),
+    *("n_unfinished", "first_call", "last_call", "ts", "y0", "ys", "groups", "tape", "threads"),
     *("rtol", "atol", "sizes", "shared", "row"),
     *("status", "n_evaluations", "n_accepted", "n_rejected"),
     *("g_ys", "g_y0", "g_ts", "g_shared", "g_row"),
@@ -262,6 +265,11 @@ class Arguments:
     def address(self, name: str) -> ir.Value:
         """One that is an address."""
         return self.code.load(self.pointer, POINTER, ARGUMENTS.index(name)).value
+
+    def count(self, name: str, n: ir.Value) -> None:
+        """Adds to one that all threads add to."""
+        where = self.code.at(self.pointer, I64, ARGUMENTS.index(name))
+        self.code.builder.atomic_rmw("add", where, n, "monotonic")
 
     def size(self, name: str) -> Value:
         """A bound on step sizes."""

@@ -3,13 +3,13 @@
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 
-from odeum.compile.emit.forward import DONE, RECORDED
+from odeum.compile.emit.forward import RECORDED
 from odeum.compile.emit.kernel import ARGUMENTS, SIZES
+from odeum.compile.emit.module import MAX_THREADS
 from odeum.compile.runtime.kernels import EntryPoint, Kernel
 from odeum.types import Tensor
 
@@ -17,13 +17,16 @@ TRIES_AT_ONCE = 20_000
 """Tried steps of a group before Python looks at what else there is to do, Ctrl-C above all."""
 
 Array = np.ndarray
+_ArgumentArray = ctypes.c_int64 * len(ARGUMENTS)
+_PLACES = {name: i for i, name in enumerate(ARGUMENTS)}
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Bounds on steps, as a kernel takes them.
+class Control:
+    """What is the same for all solves of a kind: tolerances and bounds on steps.
 
-    Attributes:
+    Args:
+        rtol: relative tolerance of every number of a state, [dim], in the dtype of the state.
+        atol: absolute tolerance, likewise.
         first: first step; 0 where it is chosen.
         max: largest step.
         min: smallest step.
@@ -31,15 +34,22 @@ class Bounds:
         max_steps: tried steps of a row.
     """
 
-    first: float
-    max: float
-    min: float
-    fixed: float
-    max_steps: int
-
-    def sizes(self) -> Array:
-        """The sizes, as a kernel reads them."""
-        return np.array([getattr(self, name) for name in SIZES])
+    def __init__(
+        self,
+        rtol: Array,
+        atol: Array,
+        *,
+        first: float,
+        max: float,
+        min: float,
+        fixed: float,
+        max_steps: int,
+    ) -> None:
+        sizes = {"first": first, "max": max, "min": min, "fixed": fixed}
+        self._sizes = np.array([sizes[name] for name in SIZES])
+        self._held = (rtol, atol)
+        self.max_steps = max_steps
+        self.rtol, self.atol, self.sizes = (_address(x) for x in (rtol, atol, self._sizes))
 
 
 @dataclass
@@ -62,12 +72,11 @@ class Solve:
 
     Args:
         kernel: the machine code.
+        control: tolerances and bounds on steps.
         y0: initial states, [batch, dim]; contiguous, like all tensors here.
         ts: output times, [time] or [time, batch].
-        shared: what all rows share, in the order of the kernel's inputs.
-        row: what each row has of its own, [batch, *shape] each, likewise.
-        tolerances: ``rtol`` and ``atol``, [dim] each, in the dtype of the state.
-        bounds: on steps.
+        tensors: what all rows share, then what each row has of its own, [batch, *shape], in the
+            order of the kernel's inputs.
         n_threads: how many threads share the rows.
 
     Attributes:
@@ -78,68 +87,78 @@ class Solve:
     def __init__(
         self,
         kernel: Kernel,
+        control: Control,
         y0: Tensor,
         ts: Tensor,
-        shared: Sequence[Tensor],
-        row: Sequence[Tensor],
-        tolerances: tuple[Array, Array],
-        bounds: Bounds,
+        tensors: Sequence[Tensor],
         n_threads: int,
     ) -> None:
         self.kernel = kernel
-        n_rows = len(y0)
-        n_groups = -(-n_rows // kernel.rows_at_once)
-        self._n_groups = n_groups
-        self._n_threads = n_threads = min(n_threads, n_groups)
-        self.ys = y0.new_empty(len(ts), *y0.shape)
-        self.counts = torch.empty(4, n_rows, dtype=torch.int64)
+        n_rows, n_times = y0.shape[0], ts.shape[0]
+        self._n_groups = n_groups = -(-n_rows // kernel.rows_at_once)
+        self._n_threads = n_threads = min(n_threads, n_groups, MAX_THREADS)
+        self.ys = torch.empty((n_times, *y0.shape), dtype=y0.dtype)
+        self.counts = np.empty((4, n_rows), np.int64)
         self._groups = np.zeros(n_groups * kernel.group_size, np.uint8)
         self._tapes: list[Tape] = []
-        counts = self.counts.data_ptr()
+        self._table = (ctypes.c_int64 * (len(tensors) + 1))(*[x.data_ptr() for x in tensors])
         # Held for as long as the kernel may read them.
-        self._y0, self._ts = y0, ts
-        self._held = (shared, row, tolerances, bounds.sizes())
-        self._tables = _table(shared), _table(row)
-        self._arguments: dict[str, int] = {
-            "n_rows": n_rows,
-            "n_times": len(ts),
-            "n_groups": n_groups,
-            "n_threads": n_threads,
-            "n_tries": TRIES_AT_ONCE,
-            "max_steps": bounds.max_steps,
-            "ts": ts.data_ptr(),
-            "y0": y0.data_ptr(),
-            "ys": self.ys.data_ptr(),
-            "groups": _address(self._groups),
-            "rtol": _address(tolerances[0]),
-            "atol": _address(tolerances[1]),
-            "sizes": _address(self._held[3]),
-            "shared": _address(self._tables[0]),
-            "row": _address(self._tables[1]),
-            "status": counts,
-            "n_evaluations": counts + 8 * n_rows,
-            "n_accepted": counts + 16 * n_rows,
-            "n_rejected": counts + 24 * n_rows,
-        }
+        self._held = (control, y0, ts, tensors)
+        counts, table = _address(self.counts), ctypes.addressof(self._table)
+        self._arguments = _ArgumentArray(
+            n_rows,
+            n_times,
+            n_groups,
+            n_threads,
+            TRIES_AT_ONCE,
+            control.max_steps,
+            0,  # capacity
+            0,  # n_unfinished
+            0,  # first_call
+            0,  # last_call
+            ts.data_ptr(),
+            y0.data_ptr(),
+            self.ys.data_ptr(),
+            _address(self._groups),
+            0,  # tape
+            0,  # threads
+            control.rtol,
+            control.atol,
+            control.sizes,
+            table,
+            table + 8 * kernel.n_shared,
+            counts,
+            counts + 8 * n_rows,
+            counts + 16 * n_rows,
+            counts + 24 * n_rows,
+        )
 
     def forward(self) -> None:
         """Solves, and keeps the steps where the kernel records them."""
-        kernel = self.kernel
-        done, recorded = self._numbers(DONE), self._numbers(RECORDED)
-        tape: Tape | None = None
-        while not done.all():
-            if kernel.record_size and (tape is None or bool((recorded >= tape.capacity).any())):
-                capacity = kernel.usual_steps if tape is None else 2 * tape.capacity
-                memory = np.empty(self._n_groups * capacity * kernel.record_size, np.uint8)
-                tape = Tape(memory, capacity, recorded)
-                self._tapes.append(tape)
+        if self.kernel.record_size:
+            self._forward_recorded()
+            return
+        while self._call(self.kernel.forward):
+            pass
+
+    def _forward_recorded(self) -> None:
+        kernel, recorded = self.kernel, self._recorded()
+        tape = self._new_tape(kernel.usual_steps)
+        while self._call(kernel.forward):
+            tape.n_records = recorded.copy()
+            if (recorded >= tape.capacity).any():
                 recorded[:] = 0
-            self._call(kernel.forward, tape)
-            if tape is not None:
-                tape.n_records = recorded.copy()
-        if tape is not None:
-            n_records = sum(int(part.n_records.max()) for part in self._tapes)
-            kernel.usual_steps = n_records + n_records // 4 + 8
+                tape = self._new_tape(2 * tape.capacity)
+        tape.n_records = recorded.copy()
+        n_records = sum(int(part.n_records.max()) for part in self._tapes)
+        kernel.usual_steps = n_records + n_records // 4 + 8
+
+    def _new_tape(self, capacity: int) -> Tape:
+        memory = np.empty(self._n_groups * capacity * self.kernel.record_size, np.uint8)
+        tape = Tape(memory, capacity, np.zeros(0))
+        self._tapes.append(tape)
+        self._set(tape=_address(memory), capacity=capacity)
+        return tape
 
     def backward(self, g_ys: Tensor) -> "Cotangents":
         """Pulls the solve back.
@@ -149,63 +168,68 @@ class Solve:
         """
         kernel, spec = self.kernel, self.kernel.spec
         assert kernel.backward is not None
+        _, y0, ts, _ = self._held
         threads = np.zeros(self._n_threads * kernel.thread_size, np.uint8)
-        g_y0 = torch.zeros_like(self._y0)
-        g_row = [
-            self._y0.new_zeros(len(self._y0), *node.shape) for node in spec.program.wanted("row")
-        ]
+        g_y0 = torch.empty_like(y0)
+        g_row = [y0.new_empty(len(y0), *node.shape) for node in spec.program.wanted("row")]
         g_ts = None
         if spec.wants_times:
             own = () if spec.per_row_times else (self._n_threads,)
-            g_ts = self._ts.new_zeros(*own, *self._ts.shape)
-        recorded = self._numbers(RECORDED)
-        table = _table(g_row)
-        tapes = self._tapes or [Tape(np.empty(0, np.uint8), 0, 0 * recorded)]
-        for i, tape in enumerate(reversed(tapes)):
+            g_ts = ts.new_zeros(*own, *ts.shape)
+        table = np.array([x.data_ptr() for x in g_row] or [0], np.int64)
+        self._set(
+            threads=_address(threads),
+            g_ys=g_ys.data_ptr(),
+            g_y0=g_y0.data_ptr(),
+            g_ts=0 if g_ts is None else g_ts.data_ptr(),
+            g_row=_address(table),
+        )
+        recorded = self._recorded()
+        for i, tape in enumerate(reversed(self._tapes)):
             recorded[:] = tape.n_records
-            self._call(
-                kernel.backward,
-                tape,
+            self._set(
+                tape=_address(tape.memory),
+                capacity=tape.capacity,
                 first_call=i == 0,
-                last_call=i == len(tapes) - 1,
-                threads=_address(threads),
-                g_ys=g_ys.data_ptr(),
-                g_y0=g_y0.data_ptr(),
-                g_ts=0 if g_ts is None else g_ts.data_ptr(),
-                g_row=_address(table),
+                last_call=i == len(self._tapes) - 1,
             )
+            self._call(kernel.backward)
         if g_ts is not None and not spec.per_row_times:
             g_ts = g_ts.sum(0)
         totals = torch.from_numpy(threads).view(self._n_threads, -1)
         g_shared = [
-            _summed(totals, offset, node.shape, n_lanes, self._y0.dtype)
+            _summed(totals, offset, node.shape, n_lanes, y0.dtype)
             for node, offset, n_lanes in kernel.totals
         ]
         return Cotangents(g_y0, g_ts, g_shared, g_row)
 
-    def of_row(self, name: str, row: int) -> Array:
-        """What is known of a row: "t", "h", "y" or "k"; one number, or [dim]."""
+    def of_row(self, name: str, row: int) -> Tensor:
+        """What is known of a row: "t", "h", "y" or "k"; [1] or [dim]."""
         layout, fields = self.kernel.spec.layout, self.kernel.spec.group
+        _, y0, ts, _ = self._held
         group, place = divmod(row, layout.n_rows)
         register, lane = divmod(place, layout.width)
-        ts_dtype, dtype = (x.detach().numpy().dtype for x in (self._ts, self._y0))
-        n = 1 if name in ("t", "h") else self.kernel.spec.dim
+        like, n = (ts, 1) if name in ("t", "h") else (y0, self.kernel.spec.dim)
         start = group * self.kernel.group_size + fields.offsets[name]
-        numbers = self._groups[start:].view(ts_dtype if name in ("t", "h") else dtype)
-        values = numbers[: n * layout.registers * layout.width]
-        return values.reshape(n, layout.registers, layout.width)[:, register, lane].copy()
+        size = n * layout.n_rows * like.dtype.itemsize
+        values = torch.from_numpy(self._groups[start : start + size].copy()).view(like.dtype)
+        return values.view(n, layout.registers, layout.width)[:, register, lane]
 
-    def _numbers(self, which: int) -> Array:
-        """One of the numbers of every group, [groups]."""
+    def _recorded(self) -> Array:
+        """The number of records that each group has in the tape at hand, [groups]."""
         words = self._groups.view(np.int64)
-        return words[self.kernel.numbers_at // 8 + which :: self.kernel.group_size // 8]
+        return words[self.kernel.numbers_at // 8 + RECORDED :: self.kernel.group_size // 8]
 
-    def _call(self, entry: EntryPoint, tape: Tape | None, **others: int) -> None:
-        arguments = self._arguments | others
-        if tape is not None:
-            arguments["tape"], arguments["capacity"] = _address(tape.memory), tape.capacity
-        values = (ctypes.c_int64 * len(ARGUMENTS))(*[arguments.get(n, 0) for n in ARGUMENTS])
-        entry(ctypes.addressof(values))
+    def _set(self, **arguments: int) -> None:
+        for name, value in arguments.items():
+            self._arguments[_PLACES[name]] = value
+
+    def _call(self, entry: EntryPoint) -> int:
+        """Calls an entry point; returns the number of groups that have not come to their ends."""
+        arguments = self._arguments
+        arguments[_PLACES["n_unfinished"]] = 0
+        entry(ctypes.addressof(arguments))
+        return arguments[_PLACES["n_unfinished"]]
 
 
 @dataclass(frozen=True)
@@ -236,13 +260,3 @@ def _summed(
 
 def _address(x: Array) -> int:
     return int(x.__array_interface__["data"][0])
-
-
-def _table(tensors: Sequence[Tensor]) -> Array:
-    return np.array([x.data_ptr() for x in tensors] or [0], np.int64)
-
-
-@lru_cache(maxsize=256)
-def tolerance_array(value: float, dim: int, dtype: torch.dtype) -> Array:
-    """One tolerance for every number of a state, [dim]."""
-    return np.full(dim, value, np.float32 if dtype == torch.float32 else np.float64)

@@ -33,6 +33,7 @@ class Kernel:
         forward: solves.
         backward: pulls a solve back; None where none is recorded.
         rows_at_once: rows in a group.
+        n_shared: how many tensors it reads that all rows share.
         group_size: bytes of what is known of a group of rows.
         numbers_at: where the numbers of a group lie in that.
         record_size: bytes of what is kept of a step of a group; 0 where nothing is.
@@ -50,6 +51,7 @@ class Kernel:
         self.forward: EntryPoint = entries["forward"]
         self.backward: EntryPoint | None = entries.get("backward")
         self.rows_at_once = spec.layout.n_rows
+        self.n_shared = len(spec.program.shared)
         group = spec.group
         self.group_size, self.numbers_at = group.size, group.offsets["numbers"]
         self.record_size = spec.record.size if spec.records else 0
