@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from odeum.compile.emit.kernel import NO_TIMES
@@ -72,26 +73,19 @@ class Run:
     def pull(self, g_ys: Tensor) -> list[Tensor | None]:
         """Gradients of initial states, times and tensors; None of those not wanted."""
         assert self.solved is not None
-        found = self.solved.backward(g_ys.contiguous())
-        program = self.kernel.spec.program
-        named = {
-            node.name: g
-            for role, gs in (("shared", found.shared), ("row", found.row))
-            for node, g in zip(program.wanted(role), gs, strict=True)
-        }
+        found = self.solved.backward(g_ys if g_ys.is_contiguous() else g_ys.contiguous())
         if self.on_backward is not None:
             self.on_backward(self._work())
-        inputs = [*program.shared, *program.row]
-        return [found.y0, found.ts, *(named.get(node.name) for node in inputs)]
+        tensors = [None if i is None else found.tensors[i] for i in self.kernel.places]
+        return [found.y0, found.ts, *tensors]
 
     def _work(self) -> Stats:
         """That of the backward pass: every step is taken again, and the first evaluation."""
         assert self.solved is not None
-        n_accepted = torch.from_numpy(self.solved.counts[2])
-        per_step = self.kernel.spec.derivatives.n_without_extra - 1
-        return Stats(
-            n_accepted * per_step + (n_accepted > 0), n_accepted, torch.zeros_like(n_accepted)
-        )
+        n_accepted = self.solved.counts[2]
+        n_evaluations = n_accepted * self.kernel.n_evaluations + (n_accepted > 0)
+        counts = np.stack([n_evaluations, n_accepted, 0 * n_accepted])
+        return Stats(*torch.from_numpy(counts))
 
 
 class Fused(torch.autograd.Function):

@@ -224,9 +224,10 @@ class Spec:
         )
 
     def is_outer(self, node: Node) -> bool:
-        """Whether the gradient of an input is a sum of outer products."""
+        """Whether the gradient of an input is an outer product for each row and stage."""
         assert self.program.backward is not None
-        return self.program.backward.outputs[node.name].op == "matmul"
+        gradient = self.program.backward.outputs[node.name]
+        return gradient.op == "matmul" and gradient.inputs[0].shape == (node.shape[0], 1)
 
 
 GROUP_NUMBERS = ("n_tried", "n_records", "begun", "done")

@@ -13,6 +13,7 @@ from odeum.compile.emit.forward import ForwardCode
 from odeum.compile.emit.graphs import GraphCode
 from odeum.compile.emit.kernel import Arguments, Spec
 from odeum.compile.emit.places import Place
+from odeum.compile.emit.products import lane_sum
 from odeum.compile.emit.pulls import PullCode, emit_pull, emit_recording
 from odeum.compile.emit.stages import FieldCode, input_places
 
@@ -47,7 +48,9 @@ def emit_module(spec: Spec, triple: str, data_layout: str) -> ir.Module:
         emit_pull(pull, spec)
         sweep = _internal(module, "sweep", POINTER, POINTER, I64, I64)
         BackwardCode(sweep, spec, PullCode(spec, record, pull))
-        _emit_entry(module, spec, "backward", sweep)
+        totals = _internal(module, "totals", POINTER)
+        emit_totals(totals, spec)
+        _emit_entry(module, spec, "backward", sweep, totals)
     return module
 
 
@@ -70,8 +73,42 @@ def emit_field(function: ir.Function, spec: Spec) -> FieldCode:
     return FieldCode(spec, function)
 
 
-def _emit_entry(module: ir.Module, spec: Spec, name: str, function: ir.Function) -> None:
-    """Writes the entry point that calls a function of groups on all of them."""
+def emit_totals(function: ir.Function, spec: Spec) -> None:
+    """Writes ``(arguments)``: gradients of what rows share, from the parts of threads and lanes."""
+    code = Code(function)
+    arguments = Arguments(code, code.arguments[0])
+    result, threads = arguments.address("g_shared"), arguments.address("threads")
+    n_threads, done = arguments.number("n_threads"), 0
+    for node in spec.program.wanted("shared"):
+        kind, offset = spec.thread.kinds[node.name], spec.thread.offsets[node.name]
+        with code.loop(node.size) as i:
+            total = Variable(code, kind)
+            total.set(code.value(ir.Constant(kind, None)))
+            with code.loop(n_threads) as thread:
+                own = code.builder.mul(thread, code.integer(spec.thread.size))
+                part = code.offset(code.offset(threads, own), offset)
+                total.set(total.get() + code.load(part, kind, i))
+            code.store(lane_sum(code, total.get()), result, code.add(i, done))
+        done += node.size
+    code.finish()
+
+
+def _emit_entry(
+    module: ir.Module,
+    spec: Spec,
+    name: str,
+    function: ir.Function,
+    at_last: ir.Function | None = None,
+) -> None:
+    """Writes the entry point that calls a function of groups on all of them.
+
+    Args:
+        module: where it goes.
+        spec: what is compiled.
+        name: its name.
+        function: ``(arguments, block, first row, thread)``.
+        at_last: ``(arguments)``, called once all threads are done with the last call.
+    """
     worker = _internal(module, f"{name}_worker", POINTER, I64)
     code = Code(worker)
     pointer, thread = code.arguments
@@ -87,10 +124,12 @@ def _emit_entry(module: ir.Module, spec: Spec, name: str, function: ir.Function)
         code.call(function, pointer, block, first, thread)
         group.set(group.get() + code.value(n_threads))
     code.finish()
-    _emit_threads(module, name, worker)
+    _emit_threads(module, name, worker, at_last)
 
 
-def _emit_threads(module: ir.Module, name: str, worker: ir.Function) -> None:
+def _emit_threads(
+    module: ir.Module, name: str, worker: ir.Function, at_last: ir.Function | None
+) -> None:
     """Writes ``NAME(arguments)``: the worker on every thread, the calling one among them."""
     start = ir.Function(module, ir.FunctionType(POINTER, [POINTER]), f"{name}_thread")
     start.linkage = "internal"
@@ -124,6 +163,10 @@ def _emit_threads(module: ir.Module, name: str, worker: ir.Function) -> None:
             code.call(worker, pointer, thread)
         with code.when((task.get("failed") == 0).value):
             code.call(_join(module), task.get("handle").value, ir.Constant(POINTER, None))
+    if at_last is not None:
+        last_call = Arguments(code, pointer).number("last_call")
+        with code.when(code.builder.icmp_signed("!=", last_call, code.integer(0))):
+            code.call(at_last, pointer)
     code.finish()
 
 

@@ -184,7 +184,7 @@ def _of_one_row(code: Code, layout: Layout, left: _Matrix, right: _Matrix, resul
     """One row: registers hold neighbours along an axis of the result, or along the one summed."""
     (m, k), n = left.shape, right.shape[1]
     wide_enough = layout.features
-    if n == 1 or (m >= n and left.strides[0] == 1):
+    if n == 1:  # else neighbours in a column of the result are no neighbours in memory
         left, right, result = (_transposed(x) for x in (right, left, result))
         m, n = n, m
     if n >= wide_enough and right.strides[1] == 1:

@@ -1,6 +1,7 @@
 """Calls of a kernel: memory for it, steps in parts where the tape fills, and its way back."""
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -171,7 +172,9 @@ class Solve:
         _, y0, ts, _ = self._held
         threads = np.zeros(self._n_threads * kernel.thread_size, np.uint8)
         g_y0 = torch.empty_like(y0)
-        g_row = [y0.new_empty(len(y0), *node.shape) for node in spec.program.wanted("row")]
+        g_row = [y0.new_empty(len(y0), *shape) for shape in kernel.row_shapes]
+        sizes = [math.prod(shape) for shape in kernel.shapes]
+        g_shared = y0.new_empty(sum(sizes))
         g_ts = None
         if spec.wants_times:
             own = () if spec.per_row_times else (self._n_threads,)
@@ -182,6 +185,7 @@ class Solve:
             g_ys=g_ys.data_ptr(),
             g_y0=g_y0.data_ptr(),
             g_ts=0 if g_ts is None else g_ts.data_ptr(),
+            g_shared=g_shared.data_ptr(),
             g_row=_address(table),
         )
         recorded = self._recorded()
@@ -196,12 +200,9 @@ class Solve:
             self._call(kernel.backward)
         if g_ts is not None and not spec.per_row_times:
             g_ts = g_ts.sum(0)
-        totals = torch.from_numpy(threads).view(self._n_threads, -1)
-        g_shared = [
-            _summed(totals, offset, node.shape, n_lanes, y0.dtype)
-            for node, offset, n_lanes in kernel.totals
-        ]
-        return Cotangents(g_y0, g_ts, g_shared, g_row)
+        parts = g_shared.split(sizes) if sizes else ()
+        shared = [part.view(shape) for part, shape in zip(parts, kernel.shapes, strict=True)]
+        return Cotangents(g_y0, g_ts, [*shared, *g_row])
 
     def of_row(self, name: str, row: int) -> Tensor:
         """What is known of a row: "t", "h", "y" or "k"; [1] or [dim]."""
@@ -239,23 +240,12 @@ class Cotangents:
     Attributes:
         y0: of the initial states, [batch, dim].
         ts: of the output times, in their shape; None where they are not wanted.
-        shared: of what all rows share, those that are wanted.
-        row: of what each row has of its own, those that are wanted.
+        tensors: of what all rows share, then of what each row has of its own: those wanted.
     """
 
     y0: Tensor
     ts: Tensor | None
-    shared: list[Tensor]
-    row: list[Tensor]
-
-
-def _summed(
-    totals: Tensor, offset: int, shape: tuple[int, ...], n_lanes: int, dtype: torch.dtype
-) -> Tensor:
-    """A gradient, from what each thread and each lane added up of it."""
-    size = int(np.prod(shape)) * n_lanes * dtype.itemsize
-    parts = totals[:, offset : offset + size].contiguous().view(dtype)
-    return parts.view(len(totals), -1, n_lanes).sum((0, 2)).view(shape)
+    tensors: list[Tensor]
 
 
 def _address(x: Array) -> int:

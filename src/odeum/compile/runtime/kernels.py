@@ -7,10 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from odeum.compile import emit
-from odeum.compile.emit.code import width_of
 from odeum.compile.emit.kernel import Spec
 from odeum.compile.emit.module import emit_module
-from odeum.compile.ir import Node
 from odeum.compile.runtime import disk
 from odeum.compile.runtime.machine import Library, Machine, compiled, data_layout
 
@@ -38,8 +36,11 @@ class Kernel:
         numbers_at: where the numbers of a group lie in that.
         record_size: bytes of what is kept of a step of a group; 0 where nothing is.
         thread_size: bytes of the gradients that a thread adds up.
-        totals: of each gradient that rows share: the input, where it lies in that, and how many
-            numbers each element is spread over.
+        shapes: of the gradients of what rows share.
+        row_shapes: of those that each row has of its own.
+        places: of each input, which of those gradients it gets, the shared ones first; None
+            where it wants none.
+        n_evaluations: of the field for each step on its way back.
         usual_steps: steps of a group that a tape should have room for.
     """
 
@@ -55,16 +56,17 @@ class Kernel:
         group = spec.group
         self.group_size, self.numbers_at = group.size, group.offsets["numbers"]
         self.record_size = spec.record.size if spec.records else 0
-        self.thread_size = 0
-        self.totals: list[tuple[Node, int, int]] = []
+        self.thread_size = spec.thread.size if spec.records else 0
+        program = spec.program
+        wanted = program.wanted("shared"), program.wanted("row")
+        self.shapes, self.row_shapes = ([node.shape for node in nodes] for nodes in wanted)
+        names = [node.name for nodes in wanted for node in nodes]
+        self.places = [
+            names.index(node.name) if node.name in names else None
+            for node in (*program.shared, *program.row)
+        ]
+        self.n_evaluations = spec.derivatives.n_without_extra - 1
         self.usual_steps = FIRST_STEPS
-        if spec.records:
-            thread = spec.thread
-            self.thread_size = thread.size
-            self.totals = [
-                (node, thread.offsets[node.name], width_of(thread.kinds[node.name]))
-                for node in spec.program.wanted("shared")
-            ]
 
 
 def kernel_of(spec: Spec, made_for: Machine) -> Kernel:
