@@ -3,6 +3,7 @@ differences.
 """
 
 import gc
+from functools import cache
 
 import pytest
 import torch
@@ -29,6 +30,12 @@ class Field(nn.Module):
         scale, shift = args
         time = t.expand(len(y), 1)
         return self.net(torch.cat([y, time], -1)) * scale + torch.sin(shift) * y
+
+
+def tolerance_of(method):
+    """How exactly a method is asked to solve: where each step takes Jacobians, less."""
+    tolerance = 1e-8 if method in IMPLICIT else 1e-10
+    return {"rtol": tolerance, "atol": tolerance}
 
 
 def times(*, per_row, decreasing):
@@ -59,19 +66,32 @@ def gradients(method, gradient, ts, coupling="independent", **options):
     ], sol
 
 
+@cache
+def exact(*, per_row=False, decreasing=False, coupling="independent"):
+    ts = times(per_row=per_row, decreasing=decreasing)
+    return gradients("dopri8", "discrete", ts, coupling, rtol=1e-12, atol=1e-12)[0]
+
+
 def assert_near(found, wanted, rtol=1e-7):
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=rtol * float(b.abs().max()))
 
 
-@pytest.mark.parametrize("decreasing", [False, True], ids=["forwards", "backwards"])
-@pytest.mark.parametrize("per_row", [False, True], ids=["shared", "per row"])
-@pytest.mark.parametrize("method", EXPLICIT + IMPLICIT + SCIPY)
-def test_equals_discrete(method, per_row, decreasing):
+@pytest.mark.parametrize(
+    ("method", "times_are", "direction"),
+    [
+        *((m, "shared", "forwards") for m in (*EXPLICIT, *IMPLICIT, *SCIPY)),
+        *((m, "per row", "backwards") for m in (*EXPLICIT, *IMPLICIT, *SCIPY)),
+        *((m, "shared", "backwards") for m in ("tsit5", "rodas5p")),
+        *((m, "per row", "forwards") for m in ("tsit5", "rodas5p")),
+    ],
+)
+def test_equals_discrete(method, times_are, direction):
+    per_row, decreasing = times_are == "per row", direction == "backwards"
     ts = times(per_row=per_row, decreasing=decreasing)
-    wanted, _ = gradients("dopri8", "discrete", ts, rtol=1e-12, atol=1e-12)
-    found, sol = gradients(method, "adjoint", ts)
-    assert_near(found, wanted)
+    found, sol = gradients(method, "adjoint", ts, **tolerance_of(method))
+    wanted = exact(per_row=per_row, decreasing=decreasing)
+    assert_near(found, wanted, rtol=1e-5 if method in IMPLICIT else 1e-7)
     backward = sol.stats.backward
     assert bool((backward.n_accepted >= 3).all())
     assert bool((backward.n_evaluations > backward.n_accepted).all())
@@ -81,9 +101,9 @@ def test_equals_discrete(method, per_row, decreasing):
 @pytest.mark.parametrize("method", [*EXPLICIT, *IMPLICIT, *SCIPY])
 def test_over_the_stored_solution_it_is_the_same(method):
     ts = times(per_row=True, decreasing=True)
-    wanted, _ = gradients("dopri8", "discrete", ts, rtol=1e-12, atol=1e-12)
-    found, sol = gradients(method, "interpolated", ts)
-    assert_near(found, wanted)
+    found, sol = gradients(method, "interpolated", ts, **tolerance_of(method))
+    wanted = exact(per_row=True, decreasing=True)
+    assert_near(found, wanted, rtol=1e-5 if method in IMPLICIT else 1e-7)
     backward = sol.stats.backward
     assert bool((backward.n_accepted >= 3).all())
     assert (backward.n_jacobians is None) == (method in [*EXPLICIT, "scipy:DOP853"])
@@ -93,20 +113,19 @@ def test_over_the_stored_solution_it_is_the_same(method):
 @pytest.mark.parametrize("method", ["dopri8", "rodas5p", "scipy:DOP853"])
 def test_joint_coupling(method, gradient):
     ts = times(per_row=False, decreasing=False)
-    wanted, _ = gradients("dopri8", "discrete", ts, "joint", rtol=1e-12, atol=1e-12)
-    assert_near(gradients(method, gradient, ts, "joint")[0], wanted)
+    found, _ = gradients(method, gradient, ts, "joint", **tolerance_of(method))
+    assert_near(found, exact(coupling="joint"), rtol=1e-5 if method in IMPLICIT else 1e-7)
 
 
 @pytest.mark.parametrize("solver", ["RK45", "RK23", "DOP853", "Radau", "BDF", "LSODA"])
 def test_discrete_means_the_adjoint_for_scipy(solver):
     ts = times(per_row=False, decreasing=False)
-    tolerance = {"rtol": 1e-7, "atol": 1e-7}
+    tolerance = {"rtol": 1e-6, "atol": 1e-6}
     found, _ = gradients(f"scipy:{solver}", "discrete", ts, **tolerance)
     same, _ = gradients(f"scipy:{solver}", "adjoint", ts, **tolerance)
     for a, b in zip(found, same, strict=True):
         assert torch.equal(a, b)
-    wanted, _ = gradients("dopri8", "discrete", ts, rtol=1e-12, atol=1e-12)
-    assert_near(found, wanted, rtol=1e-4)
+    assert_near(found, exact(), rtol=1e-3)
 
 
 @pytest.mark.parametrize("gradient", CONTINUOUS)
@@ -129,7 +148,7 @@ def test_the_spiral_has_its_exact_gradient(gradient):
 @pytest.mark.parametrize("method", ["tsit5", "kvaerno5", "scipy:LSODA"])
 def test_gradcheck(method, gradient):
     y0 = torch.tensor([[1.0, 0.2], [-0.5, 0.8]], requires_grad=True)
-    ts = torch.tensor([[0.0, 1.0], [0.7, 0.2], [1.0, -0.4]], requires_grad=True)
+    ts = torch.tensor([[0.0, 1.0], [0.4, 0.7], [0.5, 0.5]], requires_grad=True)
     rate = torch.tensor([[0.4], [1.1]], requires_grad=True)
     weight = torch.tensor([0.3, -0.6], requires_grad=True)
 
@@ -150,9 +169,8 @@ def test_gradcheck(method, gradient):
 
 def test_options_of_the_backward_solve():
     ts = times(per_row=False, decreasing=False)
-    wanted, _ = gradients("dopri8", "discrete", ts, rtol=1e-12, atol=1e-12)
     adjoint = odeum.gradient.Adjoint(method="dopri8", rtol=1e-10, atol=1e-10)
-    assert_near(gradients("scipy:RK45", adjoint, ts)[0], wanted)
+    assert_near(gradients("scipy:RK45", adjoint, ts)[0], exact())
     _, fine = gradients("tsit5", "adjoint", ts)
     _, coarse = gradients("tsit5", odeum.gradient.Adjoint(rtol=1e-3, atol=1e-3), ts)
     assert torch.equal(fine.ys, coarse.ys)
@@ -166,10 +184,9 @@ def test_options_of_the_backward_solve():
 @pytest.mark.parametrize("gradient", CONTINUOUS)
 def test_fixed_steps_and_multistep_methods(gradient):
     ts = times(per_row=False, decreasing=False)
-    wanted, _ = gradients("dopri8", "discrete", ts, rtol=1e-12, atol=1e-12)
     for method in ("rk4", "explicit_adams", "gauss4"):
-        found, _ = gradients(method, gradient, ts, step=odeum.StepOptions(fixed=0.02))
-        assert_near(found, wanted, rtol=1e-5)
+        found, _ = gradients(method, gradient, ts, step=odeum.StepOptions(fixed=0.04))
+        assert_near(found, exact(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("gradient", CONTINUOUS)
@@ -251,7 +268,7 @@ def test_failed_rows_count_up_to_their_failure():
 def test_fields_that_differentiate_inside(gradient):
     """As Hamiltonian networks do; stiff methods need the derivative of that once more."""
     stiffness = torch.tensor(1.3, requires_grad=True)
-    y0, ts = torch.tensor([[1.0, 0.2], [0.3, -0.4]]), torch.tensor([0.0, 0.5, 1.0])
+    y0, ts = torch.tensor([[1.0, 0.2], [0.3, -0.4]]), torch.tensor([0.0, 0.3, 0.5])
 
     def field(t, y):
         with torch.enable_grad():

@@ -82,7 +82,7 @@ def loss_of(case, field, y0, **options):
 
 
 def gradient_along(case, gradient, rtol):
-    """The gradient along each of three directions in the space of states and parameters."""
+    """The gradient along each of two directions in the space of states and parameters."""
     torch.manual_seed(11)
     field = case.field()
     y0 = torch.tensor(case.y0, requires_grad=True)
@@ -103,7 +103,7 @@ def directions(field, y0):
     tensors = [y0, *field.parameters()]
     return [
         [torch.randn(x.shape, generator=generator) * x.abs().clamp(min=0.1) for x in tensors]
-        for _ in range(3)
+        for _ in range(2)
     ]
 
 

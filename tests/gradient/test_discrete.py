@@ -63,7 +63,7 @@ CASES = [
     ("kvaerno3", {"rtol": 1e-2}),
     ("radau5", {"rtol": 1e-2, "dense": True}),
     ("rodas5p", {"rtol": 1e-2, "decreasing": True}),
-    ("trapezoid", {}),
+    ("trapezoid", {"rtol": 1e-2}),
 ]
 
 
@@ -102,7 +102,7 @@ def test_rows_that_change_their_method(monkeypatch):
         def field(t, y, mu):
             return torch.cat([y[:, 1:], mu * (1 - y[:, :1] ** 2) * y[:, 1:] - y[:, :1]], -1)
 
-        ts = torch.linspace(0, 30, 4)
+        ts = torch.linspace(0, 15, 4)
         sol = odeum.solve(
             field, y0, ts, odeum.per_row(mu), method="auto", rtol=1e-3, gradient=gradient
         )
@@ -252,7 +252,7 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch):
         sol.ys[-1].sum().backward()
         return field.most
 
-    assert most(160) <= most(50) + 2
+    assert most(120) <= most(40) + 2
 
 
 @pytest.mark.parametrize("gradient", ["discrete", "autograd", "adjoint"])

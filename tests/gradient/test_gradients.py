@@ -1,6 +1,8 @@
 """Gradients against finite differences and against each other."""
 
 import gc
+from functools import cache
+from itertools import product
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import odeum
 import odeum.tableaus
 
 EXPLICIT = list(odeum.tableaus.EXPLICIT)
+ROOM = ["room", "no room"]
 IMPLICIT = [*odeum.tableaus.IMPLICIT, *odeum.tableaus.ROSENBROCK]
 
 
@@ -30,21 +33,31 @@ class Field(nn.Module):
 def options(method):
     if not odeum.methods.describe(method).adaptive or odeum.methods.describe(method).order < 3:
         return {"method": method, "step": odeum.StepOptions(fixed=0.16)}
-    return {"method": method, "rtol": 1e-6, "atol": 1e-8}
+    return {"method": method, "rtol": 1e-4, "atol": 1e-6}
 
 
-def times(*, per_row, decreasing):
-    ts = torch.linspace(0.3, 2.1, 7)
+def times(*, per_row, decreasing, n_times=7):
+    ts = torch.linspace(0.3, 2.1, 7)[:n_times]
     if per_row:
         ts = ts[:, None] * torch.tensor([1.0, 1.3, 0.7, 2.0]) + torch.tensor([0.0, 0.2, -0.4, 0.1])
     return (ts.flip(0) if decreasing else ts).clone()
 
 
-def gradients(method, gradient, *, per_row, decreasing, dense, coupling="independent", step=None):
+def gradients(
+    method,
+    gradient,
+    *,
+    per_row,
+    decreasing,
+    dense,
+    coupling="independent",
+    step=None,
+    n_times=7,
+):
     torch.manual_seed(1)
     field = Field()
     y0 = torch.randn(4, 2, requires_grad=True)
-    ts = times(per_row=per_row, decreasing=decreasing).requires_grad_()
+    ts = times(per_row=per_row, decreasing=decreasing, n_times=n_times).requires_grad_()
     scale = torch.tensor(0.7, requires_grad=True)
     shift = torch.randn(4, 1, requires_grad=True)
     args = (scale, shift if coupling == "joint" else odeum.per_row(shift))
@@ -58,7 +71,7 @@ def gradients(method, gradient, *, per_row, decreasing, dense, coupling="indepen
         dense=dense,
         **({"method": method, "step": step} if step else options(method)),
     )
-    loss = (sol.ys**2 * torch.arange(1, 8).view(-1, 1, 1)).sum()
+    loss = (sol.ys**2 * torch.arange(1, n_times + 1).view(-1, 1, 1)).sum()
     if dense:
         between = ts[0] * 0.6 + ts[-1] * 0.4
         loss = loss + (sol(between[None]) ** 3).sum()
@@ -68,29 +81,52 @@ def gradients(method, gradient, *, per_row, decreasing, dense, coupling="indepen
     return [y0.grad, ts.grad, scale.grad, shift.grad, *parameters], sol
 
 
-@pytest.mark.parametrize("room", ["room", "no room"])
-@pytest.mark.parametrize("dense", [False, True], ids=["", "dense"])
-@pytest.mark.parametrize("decreasing", [False, True], ids=["forwards", "backwards"])
-@pytest.mark.parametrize("method", EXPLICIT)
-def test_discrete_equals_autograd(method, decreasing, dense, room, monkeypatch):
+@cache
+def by_autograd(method, **how):
+    return gradients(method, "autograd", **how)[0]
+
+
+EVERY_PAIR = [
+    ("shared", "forwards", "", "room"),
+    ("shared", "backwards", "dense", "no room"),
+    ("per row", "forwards", "dense", "no room"),
+    ("per row", "backwards", "", "room"),
+    ("joint", "forwards", "dense", "room"),
+    ("joint", "backwards", "", "no room"),
+]
+"""Any two of these options meet in one of them."""
+
+EVERY_ONE = list(
+    product(["shared", "per row", "joint"], ["forwards", "backwards"], ["", "dense"], ROOM)
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "times_are", "direction", "dense", "room"),
+    [(m, *case) for m in EXPLICIT for case in (EVERY_ONE if m == "tsit5" else EVERY_PAIR)],
+)
+def test_discrete_equals_autograd(method, times_are, direction, dense, room, monkeypatch):
     if room == "no room":
         monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)
-    for per_row, coupling in ((False, "independent"), (True, "independent"), (False, "joint")):
-        how = {"per_row": per_row, "decreasing": decreasing, "dense": dense, "coupling": coupling}
-        discrete, sol = gradients(method, "discrete", **how)
-        autograd, _ = gradients(method, "autograd", **how)
-        for a, b in zip(discrete, autograd, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12 * float(b.abs().max()))
-        backward = sol.stats.backward
-        assert torch.equal(backward.n_accepted, sol.stats.n_accepted)
-        if room == "no room":
-            assert (backward.n_evaluations >= sol.stats.n_accepted).all()
+    how = {
+        "per_row": times_are == "per row",
+        "coupling": "joint" if times_are == "joint" else "independent",
+        "decreasing": direction == "backwards",
+        "dense": dense == "dense",
+    }
+    discrete, sol = gradients(method, "discrete", **how)
+    for a, b in zip(discrete, by_autograd(method, **how), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12 * float(b.abs().max()))
+    backward = sol.stats.backward
+    assert torch.equal(backward.n_accepted, sol.stats.n_accepted)
+    if room == "no room":
+        assert (backward.n_evaluations >= sol.stats.n_accepted).all()
 
 
 @pytest.mark.parametrize("method", IMPLICIT)
 def test_discrete_equals_autograd_through_equations(method):
     """Fixed steps: the equations of a step are solved to rounding."""
-    how = {"per_row": True, "decreasing": True, "dense": True}
+    how = {"per_row": True, "decreasing": True, "dense": True, "n_times": 4}
     how["step"] = odeum.StepOptions(fixed=0.3)
     discrete, sol = gradients(method, "discrete", **how)
     autograd, _ = gradients(method, "autograd", **how)
@@ -101,13 +137,13 @@ def test_discrete_equals_autograd_through_equations(method):
 
 @pytest.mark.parametrize("method", ["kvaerno5", "radau5", "rodas5p", "auto"])
 def test_discrete_equals_autograd_with_steps_that_adapt(method):
-    """The two solve the equations of a step from different guesses, to a share of rtol = 1e-6."""
+    """The two solve the equations of a step from different guesses, to a share of rtol = 1e-4."""
     for per_row, coupling in ((True, "independent"), (False, "joint")):
         how = {"per_row": per_row, "decreasing": False, "dense": False, "coupling": coupling}
         discrete, _ = gradients(method, "discrete", **how)
         autograd, _ = gradients(method, "autograd", **how)
         for a, b in zip(discrete, autograd, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7 * float(b.abs().max()))
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * float(b.abs().max()))
 
 
 @pytest.mark.parametrize("method", ["gauss4", "trapezoid", "kvaerno3", "radau5", "rodas4"])
@@ -131,14 +167,15 @@ def test_gradcheck_through_equations(method):
     assert torch.autograd.gradcheck(solve, (y0, ts, scale, shift, weight), fast_mode=True)
 
 
-@pytest.mark.parametrize("gradient", ["discrete", "autograd"])
-@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize(
+    ("per_row", "gradient"), [(False, "discrete"), (True, "discrete"), (True, "autograd")]
+)
 @pytest.mark.parametrize("method", ["rk4", "tsit5", "dopri8"])
 def test_gradcheck(method, per_row, gradient):
     torch.manual_seed(2)
     field = Field()
     y0 = torch.randn(4, 2, requires_grad=True)
-    ts = times(per_row=per_row, decreasing=False).requires_grad_()
+    ts = times(per_row=per_row, decreasing=False, n_times=4).requires_grad_()
     scale = torch.tensor(0.7, requires_grad=True)
     shift = torch.randn(4, 1, requires_grad=True)
     weight = field.net[0].weight
@@ -285,7 +322,7 @@ def test_float32_agrees_with_float64():
     torch.testing.assert_close(grad(torch.float32), grad(torch.float64), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("room", ["room", "no room"])
+@pytest.mark.parametrize("room", ROOM)
 @pytest.mark.parametrize("kind", ["module", "closure", "method"])
 @pytest.mark.parametrize("method", ["tsit5", "rk4"])
 def test_weights_lent_by_functional_call(method, kind, room, monkeypatch):
@@ -323,7 +360,7 @@ class Autonomous(nn.Module):
         return torch.tanh(self.linear(y))
 
 
-@pytest.mark.parametrize("room", ["room", "no room"])
+@pytest.mark.parametrize("room", ROOM)
 def test_rows_that_reject_their_first_step(room, monkeypatch):
     if room == "no room":
         monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)

@@ -73,13 +73,13 @@ def test_where_the_state_blows_up_backwards():
     """Any error of ``y' = -50 (y - cos t) (1 + y^2)`` is infinite after a short while."""
     ts, rate = torch.tensor([0.0, 1.6]), torch.tensor(50.0, requires_grad=True)
 
-    def loss(rate, gradient, tolerance=1e-6):
+    def loss(rate, gradient, tolerance=1e-6, method="rodas5p"):
         how = {"gradient": gradient, "rtol": tolerance, "atol": tolerance}
         field = lambda t, y, rate: -rate * (y - torch.cos(t)) * (1 + y * y)  # noqa: E731
-        return 1e3 * odeum.solve(field, torch.ones(1, 1), ts, rate, method="rodas5p", **how).ys[-1]
+        return 1e3 * odeum.solve(field, torch.ones(1, 1), ts, rate, method=method, **how).ys[-1]
 
     (found,) = torch.autograd.grad(loss(rate, "interpolated"), rate)
-    ahead, behind = (loss(rate.detach() + h, "none", 1e-10) for h in (0.5, -0.5))
+    ahead, behind = (loss(rate.detach() + h, "none", 1e-10, "radau5") for h in (0.5, -0.5))
     # The sensitivity is some 1e-4 of what the tolerance measures.
     assert float(found) == pytest.approx(float(ahead - behind), rel=1e-3)
     with pytest.raises(odeum.SolveError, match="harder backwards"):
@@ -100,7 +100,7 @@ def van_der_pol_jacobian(t, y, mu):
 @pytest.mark.parametrize("jacobian", [None, van_der_pol_jacobian], ids=["by autograd", "given"])
 def test_a_stiff_system(jacobian):
     """Van der Pol's oscillator, mu = 100, along a slow branch, against central differences."""
-    ts = torch.tensor([0.0, 10.0, 40.0])
+    ts = torch.tensor([0.0, 4.0, 10.0])
     mu = torch.tensor(100.0, requires_grad=True)
     y0 = torch.tensor([[2.0, 0.0], [-1.8, 0.1]])
     method = odeum.methods.get("rodas5p", jacobian=jacobian)

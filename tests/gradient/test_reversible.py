@@ -95,14 +95,20 @@ def test_equals_the_scheme_written_out(method, coupling, sign):
     assert torch.equal(sol.stats.backward.n_evaluations, torch.full((4,), stages))
 
 
-@pytest.mark.parametrize(("per_row", "sign"), [(False, 1), (True, -1)])
-@pytest.mark.parametrize("method", EXPLICIT)
+@pytest.mark.parametrize(
+    ("method", "per_row", "sign"),
+    [
+        *((m, False, 1) for m in EXPLICIT[::2]),
+        *((m, True, -1) for m in EXPLICIT[1::2]),
+        ("tsit5", True, -1),
+    ],
+)
 def test_gradcheck_with_outputs_inside_steps(method, sign, per_row):
     """Finite differences: a fixed step size, outputs by the dense output, times too."""
     field, y0, _, inputs = case()
-    ts = sign * torch.tensor([0.3, 0.37, 0.61, 0.62, 1.15])
+    ts = sign * torch.tensor([0.3, 0.37, 0.55, 0.56, 0.78])
     if per_row:
-        ts = ts[:, None] * torch.tensor([1.0, 1.3, 0.7, 2.0])
+        ts = ts[:, None] * torch.tensor([1.0, 1.3, 0.7, 1.6])
     ts = ts.clone().requires_grad_()
 
     def outputs(y0, ts, scale, shift, *weights):
@@ -151,7 +157,7 @@ def test_steps_that_adapt_are_replayed_exactly(coupling, monkeypatch):
     trails = watched(monkeypatch)
     rates = torch.tensor([1.0, 4.0, 9.0])[:, None].requires_grad_()
     y0 = torch.tensor([[1.0], [0.3], [-0.5]], requires_grad=True)
-    ts = torch.tensor([0.0, 6.0])
+    ts = torch.tensor([0.0, 4.0])
     f = lambda t, y, rate: -rate * (y - torch.cos(3 * t)) - y**3  # noqa: E731
     how = {"rtol": 1e-5, "atol": 1e-7, "step": odeum.StepOptions(first=0.6)}
     args = odeum.per_row(rates)
@@ -210,8 +216,8 @@ def test_dense_output_keeps_its_order():
 
 
 def test_stable_where_the_field_contracts():
-    """Unjoined, the solutions would come apart by exp(2 * 40) here."""
-    y0, ts = torch.tensor([[1.0]], requires_grad=True), torch.tensor([0.0, 2.0, 40.0])
+    """Unjoined, the solutions would come apart by exp(2 * 20) here."""
+    y0, ts = torch.tensor([[1.0]], requires_grad=True), torch.tensor([0.0, 2.0, 20.0])
     f = lambda t, y: -(y - torch.cos(t))  # noqa: E731
     exact = (torch.cos(ts) + torch.sin(ts)) / 2 + torch.exp(-ts) / 2
     for how in ({"rtol": 1e-7, "atol": 1e-7}, {"step": odeum.StepOptions(fixed=0.1)}):

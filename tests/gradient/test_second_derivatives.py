@@ -18,7 +18,7 @@ def field(t, y, args):
 def inputs():
     torch.manual_seed(3)
     y0 = torch.randn(2, 2, requires_grad=True)
-    ts = torch.tensor([0.3, 0.7, 1.1]).requires_grad_()
+    ts = torch.tensor([0.3, 0.5, 0.9]).requires_grad_()
     scale = torch.tensor(0.7, requires_grad=True)
     shift = torch.randn(2, 1, requires_grad=True)
     weight = torch.randn(2, 2, requires_grad=True)
@@ -33,8 +33,13 @@ def solver(**options):
     return solve
 
 
-@pytest.mark.parametrize("gradient", ["discrete", "autograd"])
-@pytest.mark.parametrize("method", ["rk4", "tsit5", "trapezoid", "radau5", "rodas4"])
+@pytest.mark.parametrize(
+    ("method", "gradient"),
+    [
+        *((m, "discrete") for m in ("rk4", "tsit5", "trapezoid", "radau5", "rodas4")),
+        *((m, "autograd") for m in ("tsit5", "radau5", "rodas4")),
+    ],
+)
 def test_gradgradcheck(method, gradient):
     solve = solver(method=method, gradient=gradient, **STEP)
     assert torch.autograd.gradgradcheck(solve, inputs(), fast_mode=True)
