@@ -210,11 +210,13 @@ def test_arguments():
 
 
 def test_holds_none_of_the_objects():
-    net = mlp(2, 3)
-    field = RowField(lambda t, y: net(y), structure_of(states(3, 2)), None, joint=False)
-    traced = trace(field, states(3, 2), torch.zeros(3, 1))
-    gone = weakref.ref(net), weakref.ref(net[0].weight)
-    del net, field
+    def traced_field():
+        net = mlp(2, 3)
+        field = RowField(lambda t, y: net(y), structure_of(states(3, 2)), None, joint=False)
+        traced = trace(field, states(3, 2), torch.zeros(3, 1))
+        return traced, (weakref.ref(net), weakref.ref(net[0].weight))
+
+    traced, gone = traced_field()
     gc.collect()
     assert [x() for x in gone] == [None, None]
     assert traced.graph.nodes()

@@ -8,7 +8,6 @@ from tracing import inputs_of, traced
 from odeum.compile.interpret import interpret
 from odeum.errors import TraceError
 
-
 # Torch's own forward-mode derivatives are still written in TorchScript.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 

@@ -2,3 +2,7 @@
 
 Loaded when it is first used; nothing outside this package knows how a kernel comes about.
 """
+
+from odeum.compile.explain import Explanation, explain, show
+
+__all__ = ["Explanation", "explain", "show"]

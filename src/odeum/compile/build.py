@@ -165,6 +165,12 @@ class Builder:
         return self.slice(flat, 0, start, last + (1 if step > 0 else -1), step)
 
 
+def filled(b: Builder, x: Node, dim: int, length: int, value: float = 0) -> Node:
+    """A constant of the shape of another array but for one axis."""
+    shape = (*x.shape[:dim], max(length, 0), *x.shape[dim + 1 :])
+    return b.constant(value if length > 0 else (), shape)
+
+
 def _runs(places: Sequence[int]) -> list[tuple[int, int, int]]:
     """Places as arithmetic progressions, ``(start, length, step)``."""
     runs: list[tuple[int, int, int]] = []

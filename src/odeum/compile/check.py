@@ -4,7 +4,7 @@ This is where a field that mixes rows is caught, and one whose derivative is not
 operations it executes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from odeum.compile.interpret import interpret, weighted
 from odeum.compile.ir import Graph
-from odeum.compile.sources import source_of
+from odeum.compile.sources import first_line, source_of
 from odeum.eager.field import PerRow, RowField
 from odeum.errors import TraceError
 from odeum.types import Tensor
@@ -65,7 +65,7 @@ def check(
     with torch.enable_grad():
         f = _called(several, t, y, alone)
         expected = interpret(graph, {"time": t[:, 0], "state": y, **inputs})["f"]
-        if not _alike(f, expected):
+        if not _alike(f, expected, _largest((y, t))):
             raise TraceError(
                 "rows are not independent: the field gives another derivative for one row alone "
                 "than for the same row among others",
@@ -73,7 +73,8 @@ def check(
             )
         read = [x for x in (y, t, *inputs.values()) if x.requires_grad]
         given, wanted = _gradients(f, read), _gradients(expected, read)
-    if not all(_alike(g, w) for g, w in zip(given, wanted, strict=True)):
+    scale = max(_largest(wanted), 1.0)
+    if not all(_alike(g, w, scale) for g, w in zip(given, wanted, strict=True)):
         raise TraceError(
             "autograd's derivative of the field is not that of the operations it executes: it has "
             "a torch.autograd.Function or a hook of its own",
@@ -96,7 +97,7 @@ def _called(field: RowField, t: Tensor, y: Tensor, alone: bool) -> Tensor:
         return torch.cat([field.select(row)(t[row], y[row]) for row in every])
     except Exception as error:
         raise TraceError(
-            f"the field takes one row and fails on {len(y)}: {error}",
+            f"the field takes one row and fails on {len(y)}: {first_line(error)}",
             operation=type(error).__name__,
             source=source_of(error),
         ) from error
@@ -112,19 +113,28 @@ def _gradients(f: Tensor, inputs: list[Tensor]) -> list[Tensor]:
         )
     except Exception as error:
         raise TraceError(
-            f"the field cannot be differentiated: {error}",
+            f"the field cannot be differentiated: {first_line(error)}",
             operation=type(error).__name__,
             source=source_of(error),
         ) from error
     return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
 
-def _alike(given: Tensor, expected: Tensor) -> bool:
-    """Whether two values agree but for rounding."""
+def _alike(given: Tensor, expected: Tensor, scale: float) -> bool:
+    """Whether two values agree but for rounding, of them and of numbers of a scale."""
     tolerance = 1e-3 if given.dtype is torch.float32 else 1e-7
     given, expected = given.detach(), expected.detach()
-    finite = expected[expected.isfinite()]
-    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    rounding = 1e3 * torch.finfo(given.dtype).eps * scale
     return torch.allclose(
-        given, expected, rtol=tolerance, atol=tolerance * scale + 1e-30, equal_nan=True
+        given,
+        expected,
+        rtol=tolerance,
+        atol=tolerance * _largest([expected]) + rounding,
+        equal_nan=True,
     )
+
+
+def _largest(tensors: Iterable[Tensor]) -> float:
+    """The largest size among numbers that are finite."""
+    finite = [x.detach()[x.detach().isfinite()] for x in tensors]
+    return max((float(x.abs().max()) for x in finite if x.numel()), default=0.0)

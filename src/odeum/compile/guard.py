@@ -6,12 +6,10 @@ be executed at every solve: a few microseconds where a walk takes hundreds. It s
 field of that solve and holds none of its objects, so that another field of the same make passes.
 """
 
-import dis
 import functools
-import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +17,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from odeum.compile.reading import (
+    entry,
+    function_of,
+    is_empty,
+    is_of_users,
+    names_of,
+    slots_of,
+    static,
+)
 from odeum.compile.sources import is_users
 from odeum.eager.field import PerRow
 from odeum.errors import TraceError
@@ -224,7 +231,7 @@ class _Walk:
             self._check(f"{name} != {self._constant(x)}", label)
         elif isinstance(x, nn.Module):
             self._module(x, name, label)
-        elif _is_users(type(x)):
+        elif is_of_users(type(x)):
             self._object(x, name, label)
         else:
             self._identity(x, name, label)
@@ -269,29 +276,29 @@ class _Walk:
             keys = self._constant(tuple(x))
             self._check(f"tuple({name}) != {keys}", label)
             for i, (key, value) in enumerate(x.items()):
-                self.visit(value, f"{name}[{keys}[{i}]]", _entry(label, key))
+                self.visit(value, f"{name}[{keys}[{i}]]", entry(label, key))
         else:
             for i, value in enumerate(x):
                 self.visit(value, f"{name}[{i}]", f"{label}[{i}]")
 
     def _plain(self, x: Any, expression: str, label: str) -> None:
         """Modules and classes of the user's: those of their names that code of the field says."""
-        if not isinstance(x, type | types.ModuleType) or not _is_users(x) or id(x) in self._seen:
+        if not isinstance(x, type | types.ModuleType) or not is_of_users(x) or id(x) in self._seen:
             return
         name = self._bind(expression)
         self._seen[id(x)] = (name, x)
         for key, value in list(vars(x).items()):
             if key in self.names and not key.startswith("__"):
-                self.visit(_function_of(value), _static(name, key, value), _entry(label, key))
+                self.visit(function_of(value), static(name, key, value), entry(label, key))
 
     def _module(self, x: nn.Module, name: str, label: str) -> None:
         attributes = self._attributes(x, name, label)
         for key in HOOKS:
             hooks = x.__dict__.get(key)
             if hooks:
-                self.visit(dict(hooks), f"dict({attributes}[{key!r}])", _entry(label, key))
+                self.visit(dict(hooks), f"dict({attributes}[{key!r}])", entry(label, key))
             elif hooks is not None:
-                self._check(f"{attributes}[{key!r}]", _entry(label, key))
+                self._check(f"{attributes}[{key!r}]", entry(label, key))
         for group in ("_parameters", "_buffers", "_modules"):
             members = x.__dict__[group]
             if not members and type(x).__module__.startswith("torch.nn.modules"):
@@ -299,16 +306,16 @@ class _Walk:
             held = self._bind(f"{attributes}[{group!r}]")
             self._check(f"len({held}) != {len(members)}", label)
             for key, value in members.items():
-                self.visit(value, f"{held}[{key!r}]", _entry(label, key))
+                self.visit(value, f"{held}[{key!r}]", entry(label, key))
         for call in ("forward", "__call__"):
             self._method(type(x), call, attributes, label)
 
     def _object(self, x: Any, name: str, label: str) -> None:
         attributes = self._attributes(x, name, label)
         self._method(type(x), "__call__", attributes, label)
-        for key in _slots(type(x)):
+        for key in slots_of(type(x)):
             if (self._all or key in self.names) and hasattr(x, key):
-                self.visit(getattr(x, key), f"{name}.{key}", _entry(label, key))
+                self.visit(getattr(x, key), f"{name}.{key}", entry(label, key))
 
     def _attributes(self, x: Any, name: str, label: str) -> str:
         """What an object holds, and what it finds in its class; returns the name of the former."""
@@ -319,31 +326,31 @@ class _Walk:
             return "{}"
         held = self._bind(f"{name}.__dict__")
         module = isinstance(x, nn.Module)
-        every = self._all or not _is_users(kind)
+        every = self._all or not is_of_users(kind)
         for key, value in list(own.items()):
             if module and (key in BOOKKEEPING or (key.startswith("_") and key not in self.names)):
                 continue
             if every or key in self.names or (module and key == "training"):
-                self.visit(value, f"{held}[{key!r}]", _entry(label, key))
+                self.visit(value, f"{held}[{key!r}]", entry(label, key))
         for key in sorted(self.names - set(own)):
             self._method(kind, key, held, label)
         for key in sorted(self.names):
             if f"={key}" in self.names:
-                self._assigned.append((own, key, _entry(label, key)))
+                self._assigned.append((own, key, entry(label, key)))
         return held
 
     def _method(self, kind: type, key: str, attributes: str, label: str) -> None:
         """What an object finds in its class under a name, and in the classes behind it."""
-        owners = [owner for owner in kind.__mro__ if key in vars(owner) and _is_users(owner)]
+        owners = [owner for owner in kind.__mro__ if key in vars(owner) and is_of_users(owner)]
         if owners and attributes != "{}":
-            self._check(f"{key!r} in {attributes}", _entry(label, key))
+            self._check(f"{key!r} in {attributes}", entry(label, key))
         for owner in owners:
             value = vars(owner)[key]
             if (id(owner), key) in self._read or isinstance(value, types.MemberDescriptorType):
                 continue
             self._read.add((id(owner), key))
-            place = _static(self._constant(owner), key, value)
-            self.visit(_function_of(value), place, _entry(label, key))
+            place = static(self._constant(owner), key, value)
+            self.visit(function_of(value), place, entry(label, key))
 
     def _function(self, x: types.FunctionType, name: str, label: str) -> None:
         code = x.__code__
@@ -354,13 +361,13 @@ class _Walk:
                 self.visit(value, f"{name}.{part}", label)
         if not is_users(code.co_filename):
             return
-        own, reads = _names_of(code)
+        own, reads = names_of(code)
         self.names |= own
         if x.__closure__:
             held = self._bind(f"{name}.__closure__")
             for i, key in enumerate(code.co_freevars):
                 cell = x.__closure__[i]
-                if not _is_empty(cell):
+                if not is_empty(cell):
                     self.visit(cell.cell_contents, f"{held}[{i}].cell_contents", key)
         scope = x.__globals__
         self._assigned += [(scope, key, key) for key in code.co_names if f"={key}" in own]
@@ -370,71 +377,3 @@ class _Walk:
             for key in read:
                 self._read.add((id(scope), key))
                 self.visit(scope[key], f"{held}[{key!r}]", key)
-
-
-@functools.cache
-def _names_of(code: types.CodeType) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Every name that code mentions (``=name`` too where it assigns it), and globals it reads."""
-    names, reads = set(code.co_names), []
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            reads.append(instruction.argval)
-        elif instruction.opname in ("STORE_ATTR", "STORE_GLOBAL"):
-            names.add(f"={instruction.argval}")
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            inner, inner_reads = _names_of(constant)
-            names |= inner
-            reads += inner_reads
-    return frozenset(names), tuple(dict.fromkeys(reads))
-
-
-def _function_of(value: Any) -> Any:
-    """The function behind what stands in a class."""
-    if isinstance(value, property):
-        return value.fget
-    if isinstance(value, staticmethod | classmethod):
-        return value.__func__
-    if isinstance(value, functools.cached_property):
-        return value.func
-    return value
-
-
-def _static(owner: str, key: str, value: Any) -> str:
-    """How the function behind what stands in a class is reached."""
-    place = f"{owner}.__dict__[{key!r}]"
-    if isinstance(value, property):
-        return f"{place}.fget"
-    if isinstance(value, staticmethod | classmethod):
-        return f"{place}.__func__"
-    if isinstance(value, functools.cached_property):
-        return f"{place}.func"
-    return place
-
-
-def _entry(label: str, key: Any) -> str:
-    if not isinstance(key, str):
-        return f"{label}[{key!r}]"
-    return f"{label}.{key}" if label else key
-
-
-def _is_empty(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is cell
-    except ValueError:
-        return True
-
-
-def _slots(kind: type) -> Iterator[str]:
-    for owner in kind.__mro__:
-        slots = vars(owner).get("__slots__", ())
-        yield from (slots,) if isinstance(slots, str) else slots
-
-
-def _is_users(x: type | types.ModuleType) -> bool:
-    """Whether a module or a class is the user's, or a field's that comes with odeum."""
-    name = x.__name__ if isinstance(x, types.ModuleType) else x.__module__
-    if name == "builtins" or name in sys.builtin_module_names:
-        return False
-    filename = getattr(sys.modules.get(name), "__file__", None)
-    return filename is None or is_users(filename)  # what is typed at a prompt has no file

@@ -1,4 +1,4 @@
-"""The graph of one row: what tracing makes, passes rewrite, and both ``interpret`` and ``emit`` read.
+"""The graph of one row: tracing makes it, passes rewrite it, ``interpret`` and ``emit`` read it.
 
 A node is an operation on arrays of static shape that belong to one row of the batch. Floating-point
 values all have the dtype of the state; comparisons give booleans. Nothing here knows torch.
@@ -89,8 +89,9 @@ class Node:
         shape: of its value.
         attributes: what else it needs: ``role`` and ``name`` of an input; ``value`` of a constant,
             a number for all elements or nested tuples of them; ``dims`` of a permutation or a
-            reduction (whose dims disappear); ``dim``, ``start``, ``stop``, ``step`` of a slice (the step may be
-            negative: then ``stop`` may be -1, before the first); ``dim`` of a concatenation.
+            reduction (whose dims disappear); ``dim``, ``start``, ``stop``, ``step`` of a slice (the
+            step may be negative: then ``stop`` may be -1, before the first); ``dim`` of a
+            concatenation.
             ``matmul`` takes [*batch, m, k] and [*batch, k, n] with the same batch, ``solve`` takes
             [*batch, n, n] and [*batch, n, m].
         boolean: whether it is true or false rather than a number.

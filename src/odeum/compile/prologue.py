@@ -1,4 +1,4 @@
-"""What a field computes from shared tensors alone, set apart: it is the same for all rows and times.
+"""What a field computes from shared tensors alone, set apart: it is the same for all rows.
 
 Torch computes it once a solve, under autograd, so that gradients flow on to where it came from.
 """

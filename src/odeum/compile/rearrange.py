@@ -116,7 +116,8 @@ def _slice_of_parts(
     """A slice of a concatenation, of the parts that it touches alone."""
     places = range(start, stop, step)
     low, high = min(places), max(places) + 1
-    touched, first = [], 0
+    touched: list[Node] = []
+    first = 0
     ends = [0, *accumulate(x.shape[dim] for x in cat.inputs)]
     for part, (begin, end) in zip(cat.inputs, pairwise(ends), strict=True):
         if begin < high and end > low:

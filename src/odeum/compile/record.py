@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from odeum.compile.build import Builder
 from odeum.compile.ir import Node
 from odeum.compile.lowering import RAW, RULES, Unsupported, constant_of
+from odeum.compile.lowering.places import places_of, put, take
 from odeum.compile.lowering.pointwise import number_of
 from odeum.compile.lowering.products import Factored
-from odeum.compile.lowering.views import places_of, put, take
 from odeum.compile.sources import current_source
 from odeum.errors import TraceError
 from odeum.types import Tensor
@@ -58,27 +57,6 @@ NUMBERS = {
     "equal": "compares tensors in Python",
     "is_nonzero": "branches in Python on a tensor",
 }
-READING = {
-    torch.Tensor.__array__: "numpy",
-    **{
-        getattr(torch.Tensor, name): name
-        for name in ("numpy", "tolist", "data_ptr", "storage", "__dlpack__", "apply_", "map_")
-    },
-}
-"""Read a tensor's memory, which no operation tells of."""
-
-MAKING = frozenset((torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor))
-"""Read the memory of tensors in the lists they are given."""
-
-CUTTING = (
-    torch.detach,
-    torch.detach_,
-    torch.Tensor.detach,
-    torch.Tensor.detach_,
-    torch.Tensor.data.__get__,  # type: ignore[attr-defined]
-)
-"""Give tensors that derivatives do not go through."""
-
 PASSING = frozenset(("detach", "alias", "_linalg_check_errors", "linalg_lu_solve"))
 PASSING |= {"log_sigmoid_backward"}
 """Hand on what is not computed, or do without it."""
@@ -185,7 +163,7 @@ class Recorder(TorchDispatchMode):
         seeded = torch.Tag.nondeterministic_seeded in func.tags
         if seeded and name not in PLAIN_WITHOUT_DROPOUT:
             raise Unsupported("draws random numbers")
-        tensors = list(_tensors((args, kwargs)))
+        tensors = list(tensors_in((args, kwargs)))
         if name == "lift_fresh" and id(tensors[0]) not in self._known:
             self.define(tensors[0], CONSTANT)  # made of Python numbers, just now
         if name in SHAPES or any(x.is_meta for x in tensors):
@@ -197,7 +175,7 @@ class Recorder(TorchDispatchMode):
             self._check_writable(func, args)
         if name in FACTORIES or all(x is CONSTANT for x in known):
             result = func(*args, **kwargs)
-            for made in _tensors(result):
+            for made in tensors_in(result):
                 if not made.is_meta:
                     self.define(made, CONSTANT)
             return result
@@ -275,9 +253,10 @@ class Recorder(TorchDispatchMode):
     def _check_writable(self, func: Any, args: tuple[Any, ...]) -> None:
         for argument, x in zip(func._schema.arguments, args, strict=False):
             written = argument.alias_info is not None and argument.alias_info.is_write
-            if written and isinstance(x, torch.Tensor):
-                if x.untyped_storage()._cdata in self._frozen:
-                    raise Unsupported("writes into a tensor that the field did not make")
+            if not written or not isinstance(x, torch.Tensor):
+                continue
+            if x.untyped_storage()._cdata in self._frozen:
+                raise Unsupported("writes into a tensor that the field did not make")
 
     def _changed(
         self, func: Any, target: str, args: tuple[Any, ...], kwargs: dict[str, Any], b: Builder
@@ -339,57 +318,16 @@ def refusal(operation: str, source: str | None, why: str) -> TraceError:
     return TraceError(f"{operation}{where} {why}", operation=operation, source=source)
 
 
-class Watching(TorchFunctionMode):
-    """Sees what no operation tells of: derivatives that are cut, memory that is read.
-
-    Args:
-        recorder: what takes the operations down.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        recorder = self._recorder
-        if func in READING:
-            self._refuse_known(args[:1], READING[func])
-        elif func in MAKING:
-            self._refuse_known([x for x in args if isinstance(x, list | tuple)], "tensor")
-        elif func in CUTTING:
-            return self._cut(func, args, kwargs or {})
-        return func(*args, **(kwargs or {}))
-
-    def _refuse_known(self, given: Any, operation: str) -> None:
-        """Only constants may be read in Python."""
-        for x in _tensors(given):
-            if self._recorder.value(x) is not CONSTANT:
-                raise refusal(operation, current_source(), "takes a tensor out of torch")
-
-    def _cut(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        recorder = self._recorder
-        before, recorder.stopping = recorder.stopping, True
-        try:
-            return func(*args, **kwargs)
-        finally:
-            recorder.stopping = before
-
-
-def _tensors(x: Any) -> Iterator[Tensor]:
+def tensors_in(x: Any) -> Iterator[Tensor]:
+    """The tensors among some arguments."""
     if isinstance(x, torch.Tensor):
         yield x
     elif isinstance(x, list | tuple):
         for part in x:
-            yield from _tensors(part)
+            yield from tensors_in(part)
     elif isinstance(x, dict):
         for part in x.values():
-            yield from _tensors(part)
+            yield from tensors_in(part)
 
 
 def _geometry(tensor: Tensor) -> tuple[Any, ...]:

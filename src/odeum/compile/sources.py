@@ -41,6 +41,11 @@ def source_of(error: BaseException) -> str | None:
     return found
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, as part of a sentence."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 @cache
 def is_users(filename: str) -> bool:
     """Whether a file is the user's, or one of the fields that come with odeum.

@@ -14,11 +14,12 @@ from odeum.compile.build import Builder
 from odeum.compile.check import check
 from odeum.compile.guard import Found, Guard, guard
 from odeum.compile.ir import Graph, Node
-from odeum.compile.lowering import constant_of
+from odeum.compile.lowering import Unsupported, constant_of
 from odeum.compile.passes import optimise, with_inputs_read, without_stops
 from odeum.compile.prologue import split
-from odeum.compile.record import CONSTANT, Known, Recorder, Watching
-from odeum.compile.sources import current_source, source_of
+from odeum.compile.record import CONSTANT, Known, Recorder, refusal
+from odeum.compile.sources import current_source, first_line, source_of
+from odeum.compile.watching import Watching
 from odeum.eager.field import PerRow, RowField
 from odeum.errors import TraceError
 from odeum.types import Tensor
@@ -205,26 +206,29 @@ class _Recording:
         recorder.define(self._y, b.reshape(state, self._y.shape), frozen=True)
         for tensor, node in self._cut:
             recorder.define(tensor, node, frozen=True)
-        with torch.enable_grad():
-            result = self._called(recorder)
-        known = recorder.value(result)
-        node = constant_of(b, result.detach()) if known is CONSTANT else known
-        assert isinstance(node, Node)
-        flat = b.reshape(node, (self._y.shape[1],))
+        flat = b.reshape(self._called(recorder), (self._y.shape[1],))
         return Graph((time, state, *self._inputs.values()), {"f": flat})
 
-    def _called(self, recorder: Recorder) -> Tensor:
+    def _called(self, recorder: Recorder) -> Node:
         try:
-            with recorder, Watching(recorder):
-                return self._field(self._t, self._y)
+            with torch.enable_grad(), recorder, Watching(recorder):
+                result = self._field(self._t, self._y)
+            known = recorder.value(result)
         except TraceError:
             raise
+        except Unsupported as error:
+            raise refusal("the field", None, str(error)) from None
         except Exception as error:
             raise TraceError(
-                f"the field failed when it was called on one row: {error}",
+                f"the field failed when it was called on one row: {first_line(error)}",
                 operation=type(error).__name__,
                 source=source_of(error),
             ) from error
+        if isinstance(known, Node):
+            return known
+        if known is not CONSTANT:
+            raise refusal("the field", None, "returns what is not computed")
+        return constant_of(Builder(), result.detach())
 
     def _one_row(self, leaf: Any) -> Any:
         """A leaf of args as one row sees it."""

@@ -1,6 +1,6 @@
 """From torch's operations to nodes, by a table; what is not in it is refused by name."""
 
-from odeum.compile.lowering import activations, pointwise, products, reductions, views
+from odeum.compile.lowering import activations, places, pointwise, products, reductions, views
 from odeum.compile.lowering.table import RAW, RULES, Unsupported, constant_of
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Unsupported",
     "activations",
     "constant_of",
+    "places",
     "pointwise",
     "products",
     "reductions",

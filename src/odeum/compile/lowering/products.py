@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from odeum.compile.build import Builder, Operand
 from odeum.compile.ir import Node
 from odeum.compile.lowering.reductions import softmax, total
 from odeum.compile.lowering.table import Unsupported, lowers
+from odeum.compile.verify import broadcast
 
 LARGEST_DETERMINANT = 4
 
@@ -103,8 +105,6 @@ def _cross(b: Builder, x: Node, y: Node, *, dim: int = -1) -> Node:
 def _solved(b: Builder, matrix: Node, right: Node) -> Node:
     batch, other = matrix.shape[:-2], right.shape[:-2]
     if batch != other:
-        from odeum.compile.verify import broadcast
-
         lead = broadcast(batch, other)
         matrix = b.expand(matrix, (*lead, *matrix.shape[-2:]))
         right = b.expand(right, (*lead, *right.shape[-2:]))
@@ -176,16 +176,12 @@ def determinant(b: Builder, matrix: Node) -> Node:
 def _minor(b: Builder, rows: list[list[Node]], first: int, columns: tuple[int, ...]) -> Node:
     if len(columns) == 1:
         return rows[first][columns[0]]
-    result: Node | None = None
+    terms = []
     for i, column in enumerate(columns):
         rest = columns[:i] + columns[i + 1 :]
         term = b.mul(rows[first][column], _minor(b, rows, first + 1, rest))
-        if result is None:
-            result = term
-        else:
-            result = b.sub(result, term) if i % 2 else b.add(result, term)
-    assert result is not None
-    return result
+        terms.append(b.neg(term) if i % 2 else term)
+    return reduce(b.add, terms)
 
 
 @lowers("_linalg_slogdet")
