@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from odeum import (
         compat,
+        compile,
         control,
         datasets,
         gradient,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         systems,
     )
     from odeum.api import solve
+    from odeum.compile.explain import Explanation, explain
     from odeum.eager.event import Event
     from odeum.eager.field import per_row
     from odeum.eager.options import StepOptions
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOLDERS = {
     "odeum.api": ["solve"],
+    "odeum.compile.explain": ["Explanation", "explain"],
     "odeum.errors": ["DataError", "InputError", "SolveError", "TraceError"],
     "odeum.lab": ["Run", "fit"],
     "odeum.models": ["NeuralODE"],
@@ -46,6 +49,7 @@ _MODULES = {name: holder for holder, names in _HOLDERS.items() for name in names
 __all__ = [
     "DataError",
     "Event",
+    "Explanation",
     "InputError",
     "NeuralODE",
     "Run",
@@ -56,8 +60,10 @@ __all__ = [
     "StepOptions",
     "TraceError",
     "compat",
+    "compile",
     "control",
     "datasets",
+    "explain",
     "fit",
     "gradient",
     "lab",

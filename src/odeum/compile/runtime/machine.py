@@ -88,6 +88,15 @@ def compiled(code: str, made_for: Machine) -> bytes:
         code: LLVM's assembly language.
         made_for: the processor.
     """
+    return bytes(_target_machine(made_for).emit_object(_optimised(code, made_for)))
+
+
+def assembly(code: str, made_for: Machine) -> str:
+    """Machine code of a module, for people to read."""
+    return str(_target_machine(made_for).emit_assembly(_optimised(code, made_for)))
+
+
+def _optimised(code: str, made_for: Machine) -> llvm.ModuleRef:
     module = llvm.parse_assembly(code)
     module.verify()
     target = _target_machine(made_for)
@@ -98,7 +107,7 @@ def compiled(code: str, made_for: Machine) -> bytes:
     options.slp_vectorization = False
     builder = llvm.create_pass_builder(target, options)
     builder.getModulePassManager().run(module, builder)
-    return bytes(target.emit_object(module))
+    return module
 
 
 class Library:
