@@ -115,7 +115,7 @@ class BackwardCode(GroupCode):
         n_stages = code.builder.sub(n_active.get().value, code.integer(1))
         if derivatives.n > 1:
             with code.when(code.builder.icmp_signed(">", n_stages, code.integer(0))):
-                self._pulls.add_outer(code, first, n_stages, self._sums)
+                code.call(self._pulls.outer, first, n_stages, self._sums)
         self._move(record, accept)
 
     def _record(self, position: ir.Value) -> Block:
@@ -353,7 +353,7 @@ class BackwardCode(GroupCode):
                 g = where(moved[register], self.block.get("g_k", element), self._zero())
                 self._put_g_k(0, element, g)
             self._pull(0)
-            self._pulls.add_outer(code, self._stage_memory, 1, self._sums)
+            code.call(self._pulls.outer, self._stage_memory, code.integer(1), self._sums)
             for element, _ in stages.elements():
                 g = code.load(self._g_stage_y, layout.lane, element)
                 self.block.set("g_y", self.block.get("g_y", element) + g, element)

@@ -14,7 +14,7 @@ from odeum.compile.emit.graphs import GraphCode
 from odeum.compile.emit.kernel import Arguments, Spec
 from odeum.compile.emit.places import Place
 from odeum.compile.emit.products import lane_sum
-from odeum.compile.emit.pulls import PullCode, emit_pull, emit_recording
+from odeum.compile.emit.pulls import PullCode, emit_outer_sums, emit_pull, emit_recording
 from odeum.compile.emit.stages import FieldCode, input_places
 
 VOID = ir.VoidType()
@@ -46,8 +46,10 @@ def emit_module(spec: Spec, triple: str, data_layout: str) -> ir.Module:
         emit_recording(record, spec)
         pull = _internal(module, "pull", *[POINTER] * 8)
         emit_pull(pull, spec)
+        outer = _internal(module, "outer", POINTER, I64, POINTER)
+        emit_outer_sums(outer, spec)
         sweep = _internal(module, "sweep", POINTER, POINTER, I64, I64)
-        BackwardCode(sweep, spec, PullCode(spec, record, pull))
+        BackwardCode(sweep, spec, PullCode(record, pull, outer))
         totals = _internal(module, "totals", POINTER)
         emit_totals(totals, spec)
         _emit_entry(module, spec, "backward", sweep, totals)

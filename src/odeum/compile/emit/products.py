@@ -22,6 +22,9 @@ ACCUMULATORS = 12
 WRITTEN_OUT = 64
 """Multiplications up to which a product is written out."""
 
+SHORT = 4
+"""Terms up to which a sum is written out."""
+
 
 def emit_product(code: Code, layout: Layout, left: Place, right: Place, result: Place) -> None:
     """``result = left @ right`` over batches of matrices.
@@ -157,26 +160,41 @@ def _tile(
 ) -> None:
     k = left.shape[1]
     registers = range(layout.registers)
-    sums = [[Variable(code, layout.lane) for _ in registers] for _ in range(size)]
+    # Few sums would wait for each other: each is then made of several.
+    parts = max(1, min(ACCUMULATORS // (2 * size * layout.registers), k // 2))
+    sums = [
+        [[Variable(code, layout.lane) for _ in registers] for _ in range(size)]
+        for _ in range(parts)
+    ]
 
-    def terms(q: Index, *, first: bool) -> None:
+    def terms(q: Index, part: int, *, first: bool) -> None:
         x = [left.load(code, layout, i, q, register) for register in registers]
         for column in range(size):
             shared = None
             for register in registers:
                 if shared is None or right.rows:
                     shared = right.load(code, layout, q, code.add(j, column), register)
-                total = sums[column][register]
+                total = sums[part][column][register]
                 term = x[register] * shared if first else fma(x[register], shared, total.get())
                 total.set(term)
 
-    terms(0, first=True)
-    if k > 1:
-        with code.loop(k, start=1) as q:
-            terms(q, first=False)
+    for part in range(parts):
+        terms(part, part, first=True)
+    whole = k // parts * parts
+    if k <= SHORT:
+        for q in range(parts, k):
+            terms(q, q % parts, first=False)
+    else:
+        with code.loop(whole, step=parts, start=parts) as q:
+            for part in range(parts):
+                terms(code.add(q, part), part, first=False)
+        for q in range(whole, k):
+            terms(q, q % parts, first=False)
     for column in range(size):
         for register in registers:
-            total = sums[column][register].get()
+            total = sums[0][column][register].get()
+            for part in range(1, parts):
+                total = total + sums[part][column][register].get()
             result.store(code, layout, total, i, code.add(j, column), register)
 
 

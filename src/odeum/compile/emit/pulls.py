@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from odeum.compile.emit.blocks import Block, Fields
-from odeum.compile.emit.code import Code, Index, bytes_of
+from odeum.compile.emit.code import Code, bytes_of
 from odeum.compile.emit.graphs import GraphCode
 from odeum.compile.emit.kernel import Spec
 from odeum.compile.emit.outer import OuterProducts, emit_outer
@@ -137,42 +137,38 @@ def _add(code: Code, spec: Spec, place: Place, total: ir.Value, *, across: bool)
             code.store(code.load(total, layout.lane, at) + value, total, at)
 
 
+def emit_outer_sums(function: ir.Function, spec: Spec) -> None:
+    """Writes ``(stages, n_stages, sums)``: adds the outer products of which stages keep factors."""
+    code = Code(function)
+    stages, n_stages, sums = code.arguments
+    fields = stage_fields(spec)
+    totals, first = Block(code, spec.thread, sums), Block(code, fields, stages)
+    for node in spec.program.wanted("shared"):
+        if not spec.is_outer(node):
+            continue
+        n_rows, n_columns = node.shape
+        products = OuterProducts(
+            first.where(_factor(node.name, LEFT)),
+            first.where(_factor(node.name, RIGHT)),
+            fields.size // bytes_of(spec.layout.lane),
+            n_rows,
+            n_columns,
+            spec.derivatives.n,
+        )
+        emit_outer(code, spec.layout, products, n_stages, totals.where(node.name))
+    code.finish()
+
+
 @dataclass(frozen=True)
 class PullCode:
     """The recorded field and its way back, as functions that other functions call.
 
     Attributes:
-        spec: what is compiled.
         recording: see :func:`emit_recording`.
         pull: see :func:`emit_pull`.
+        outer: see :func:`emit_outer_sums`.
     """
 
-    spec: Spec
     recording: ir.Function
     pull: ir.Function
-
-    def add_outer(self, code: Code, stages: ir.Value, n_stages: Index, sums: ir.Value) -> None:
-        """Adds the outer products that stages keep to the totals of a thread.
-
-        Args:
-            code: the calling function.
-            stages: blocks of stages, one after the other.
-            n_stages: how many of them.
-            sums: the thread's totals.
-        """
-        spec, layout = self.spec, self.spec.layout
-        fields = stage_fields(spec)
-        totals = Block(code, spec.thread, sums)
-        first = Block(code, fields, stages)
-        for node in spec.program.wanted("shared"):
-            if not spec.is_outer(node):
-                continue
-            n_rows, n_columns = node.shape
-            products = OuterProducts(
-                first.where(_factor(node.name, LEFT)),
-                first.where(_factor(node.name, RIGHT)),
-                fields.size // bytes_of(layout.lane),
-                n_rows,
-                n_columns,
-            )
-            emit_outer(code, layout, products, n_stages, totals.where(node.name))
+    outer: ir.Function
