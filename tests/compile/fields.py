@@ -621,6 +621,28 @@ def an_oscillator_in_place() -> Case:
 
 
 @case
+def scattered() -> Case:
+    there, twice = torch.tensor([2, 0]), torch.tensor([1, 1, 0])
+
+    def field(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        zero, along = torch.zeros_like(y), twice.expand(len(y), 3)
+        pieces = [
+            zero.index_add(1, twice, y, alpha=2.0), zero.scatter_add(1, along, y * y),
+            y.index_copy(1, there, t * y[:, :2]), y.scatter(1, there.expand(len(y), 2), 3.0),
+            y.index_select(1, twice), y.gather(1, along),
+        ]  # fmt: skip
+        return sum(pieces)
+
+    return Case(field, states(4, 3))
+
+
+@case
+def wrapped_by_torch() -> Case:
+    net = mlp(2, 4)
+    return Case(vmap(lambda t, y: net(y) * t), states(3, 2))
+
+
+@case
 def special_functions() -> Case:
     def field(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         pieces = [

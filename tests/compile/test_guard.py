@@ -175,6 +175,16 @@ def test_defaults_partials_and_methods():
     assert failed(watched, Scale(1).scaled) == "self.power"
 
 
+def test_what_torch_has_wrapped():
+    def make(net, gain):
+        return torch.no_grad()(torch.func.vmap(lambda t, y: gain * net(y)))
+
+    watched = guard(make(mlp(2, 3), 1.0))
+    assert len(watched.found) == 6
+    assert holds(watched, make(mlp(2, 3), 1.0))
+    assert failed(watched, make(mlp(2, 3), 2.0)) == "gain"
+
+
 def test_tied_tensors_stay_tied():
     class Tied(nn.Module):
         def __init__(self, tied):

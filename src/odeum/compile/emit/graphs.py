@@ -350,8 +350,8 @@ def apply(code: Code, op: str, operands: list[Value]) -> Value:
         case "rsqrt":
             return 1.0 / x.intrinsic("sqrt")
         case "sign":
-            # Zeros and NaN stay what they are.
-            return where(x > 0.0, x.constant(1.0), where(x < 0.0, x.constant(-1.0), x))
+            # Torch's of NaN is zero.
+            return (x > 0.0).to_float(x.element) - (x < 0.0).to_float(x.element)
     assert op in FUNCTIONS, op
     return code.value(emit_function(code.builder, op, *(v.value for v in (x, *others))))
 
