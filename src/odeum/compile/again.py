@@ -39,6 +39,7 @@ class _Remembered:
         self.matched = compiled.traced.guard.matched
         self.control = control_of(prepared.problem)
         self.gradient = gradient
+        self.n_threads = prepared.n_threads
         self.kernels: dict[tuple[bool, ...] | None, Kernel] = {}
         self._names = tuple(compiled.traced.inputs)
         self._places = tuple(place for place, _ in compiled.traced.inputs.values())
@@ -78,7 +79,7 @@ def kind_of(field: Any, y0: Any, ts: Any, *options: Any) -> Any:
     n_rows, dim = y0.shape
     if ts.ndim == 2 and ts.shape[1] != n_rows:
         return None
-    kind = (make_of(field), n_rows == 1, dim, y0.dtype, ts.ndim, options)
+    kind = (make_of(field), n_rows, dim, y0.dtype, ts.ndim, torch.get_num_threads(), options)
     try:
         hash(kind)
     except TypeError:  # tolerances that are tensors
@@ -120,7 +121,7 @@ def solve(
     kernel = known.kernels.get(wants)
     if kernel is None or not len(y0):
         return None
-    run = Run(kernel, known.control, eagerly, None)
+    run = Run(kernel, known.control, known.n_threads, eagerly, None)
     ys = run.solve(y0, ts, tensors) if wants is None else Fused.apply(run, y0, ts, *tensors)
     if run.failed and (raises or not run.has_times):
         return None

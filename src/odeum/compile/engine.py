@@ -10,8 +10,8 @@ import torch
 from llvmlite import ir
 
 from odeum.compile.emit.kernel import Spec
-from odeum.compile.emit.places import Layout
 from odeum.compile.known import CompiledField, find
+from odeum.compile.layouts import chosen
 from odeum.compile.run import Fused, Run
 from odeum.compile.runtime.calls import Array, Control
 from odeum.compile.runtime.kernels import Kernel, is_kept, kernel_of
@@ -60,9 +60,7 @@ class Prepared:
         self.compiled, values = find(problem.field, problem.y0, times.start)
         self._inputs = self.compiled.inputs(values)
         given = [problem.y0, problem.ts, *self._inputs.values()]
-        self.recorded = (
-            gradient and torch.is_grad_enabled() and any(x.requires_grad for x in given)
-        )
+        self.recorded = gradient and torch.is_grad_enabled() and any(x.requires_grad for x in given)
         wanted: frozenset[str] = frozenset()
         if self.recorded:
             named = {name for name, x in self._inputs.items() if x.requires_grad}
@@ -77,6 +75,11 @@ class Prepared:
         """The kernel, compiled where it is not compiled yet."""
         return self._plan.kernel()
 
+    @property
+    def n_threads(self) -> int:
+        """How many threads are worth it."""
+        return self._plan.n_threads
+
     def tensors(self) -> list[Tensor]:
         """What the kernel reads, in the order of its inputs."""
         program = self.kernel().spec.program
@@ -85,7 +88,13 @@ class Prepared:
     def solve(self) -> Outcome:
         """Solves it, compiling what is not compiled yet."""
         problem = self.problem
-        run = Run(self.kernel(), control_of(problem), self._eagerly, problem.on_backward)
+        run = Run(
+            self.kernel(),
+            control_of(problem),
+            self.n_threads,
+            self._eagerly,
+            problem.on_backward,
+        )
         if self.recorded:
             ys = Fused.apply(run, problem.y0, problem.ts, *self.tensors())
         else:
@@ -138,7 +147,11 @@ class _Plan:
         self._controller = None if fixed else method.controller
         self._lands = fixed and problem.steps.fixed is None
         self._wants_times = "time" in wanted and problem.ts.requires_grad
-        self._single = len(problem.y0) == 1
+        real = REALS[problem.y0.dtype]
+        width = machine().width(problem.y0.dtype.itemsize)
+        self._choice = chosen(
+            compiled.traced.graph, real, width, len(problem.y0), torch.get_num_threads()
+        )
         self._key = (
             wanted,
             id(self._tableau),
@@ -147,7 +160,7 @@ class _Plan:
             problem.ts.ndim,
             problem.ts.dtype,
             self._wants_times,
-            self._single,
+            self._choice.layout,
         )
 
     def is_ready(self) -> bool:
@@ -158,6 +171,11 @@ class _Plan:
         compiled.met.add(self._key)
         return is_kept(self._spec(), machine())
 
+    @property
+    def n_threads(self) -> int:
+        """How many threads are worth it."""
+        return self._choice.n_threads
+
     def kernel(self) -> Kernel:
         """The kernel, compiled where there is none yet."""
         kernels = self._compiled.kernels
@@ -167,9 +185,6 @@ class _Plan:
 
     def _spec(self) -> Spec:
         problem = self._problem
-        dtype = problem.y0.dtype
-        width = machine().width(dtype.itemsize)
-        layout = Layout(REALS[dtype], 1, 1, width) if self._single else Layout(REALS[dtype], width)
         return Spec(
             self._compiled.program(self._wanted),
             self._tableau,
@@ -177,7 +192,7 @@ class _Plan:
             self._lands,
             problem.ts.ndim == 2,
             problem.y0.shape[1],
-            layout,
+            self._choice.layout,
             REALS[problem.ts.dtype],
             bool(self._wanted),
             self._wants_times,

@@ -19,6 +19,7 @@ class Run:
     Args:
         kernel: the machine code.
         control: tolerances and bounds on steps.
+        n_threads: how many threads share the rows.
         eagerly: solves the same by the eager engine, recorded by autograd: for second derivatives.
         on_backward: told the work of a backward pass, per row.
     """
@@ -27,12 +28,14 @@ class Run:
         self,
         kernel: Kernel,
         control: Control,
+        n_threads: int,
         eagerly: Callable[[], Tensor],
         on_backward: Callable[[Stats], None] | None,
     ) -> None:
         self.kernel = kernel
         self.eagerly = eagerly
         self._control = control
+        self._n_threads = n_threads
         self.on_backward = on_backward
         self.solved: Solve | None = None
 
@@ -47,7 +50,7 @@ class Run:
         y0, ts, *tensors = (
             x if x.is_contiguous() else x.detach().contiguous() for x in (y0, ts, *tensors)
         )
-        solved = Solve(self.kernel, self._control, y0, ts, tensors, torch.get_num_threads())
+        solved = Solve(self.kernel, self._control, y0, ts, tensors, self._n_threads)
         solved.forward()
         self.solved = solved
         return solved.ys
