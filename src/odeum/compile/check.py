@@ -59,7 +59,6 @@ def check(
         field.structure,
         pytree.tree_map(own, field.args),
         joint=field.joint,
-        integrals=field.integrals,
     )
     inputs = {name: cut.get(id(x), x) for name, x in values.items()}
     with torch.enable_grad():

@@ -359,16 +359,16 @@ class _Walk:
             value = getattr(x, part)
             if value:
                 self.visit(value, f"{name}.{part}", label)
-        if not is_users(code.co_filename):
-            return
-        own, reads = names_of(code)
-        self.names |= own
         if x.__closure__:
             held = self._bind(f"{name}.__closure__")
             for i, key in enumerate(code.co_freevars):
                 cell = x.__closure__[i]
                 if not is_empty(cell):
                     self.visit(cell.cell_contents, f"{held}[{i}].cell_contents", key)
+        if not is_users(code.co_filename):
+            return
+        own, reads = names_of(code)
+        self.names |= own
         scope = x.__globals__
         self._assigned += [(scope, key, key) for key in code.co_names if f"={key}" in own]
         read = [key for key in reads if key in scope and (id(scope), key) not in self._read]

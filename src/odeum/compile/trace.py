@@ -4,6 +4,8 @@ The field is called once, on one row, and what torch executes is taken down; the
 several rows and differentiated, and held against the graph. Knows no solver and no kernel.
 """
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,12 +165,21 @@ def _check_setting(field: RowField, y: Tensor) -> None:
         why = str(y.device), f"is solved on {y.device}: kernels are made for CPUs"
     elif y.dtype not in (torch.float32, torch.float64):
         why = str(y.dtype), f"is solved in {y.dtype}: kernels take float32 and float64"
+    elif field.integrals is not None:
+        why = "integrals", "is integrated along the solution: leave integrals to the eager engine"
     elif field.autocast is not None:
         why = "autocast", "runs under autocast: kernels compute in the dtype of the state"
     elif field.joint and field.structure.batch_shape:
         why = "joint", 'is solved with coupling="joint": kernels solve rows independently'
     if why:
         raise TraceError(f"the field {why[1]}", operation=why[0])
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """What torch.compile has wrapped runs as it was written."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()  # nothing is wrapped, and importing it takes seconds
+    return torch.compiler.set_stance("force_eager")
 
 
 class _Recording:
@@ -193,7 +204,6 @@ class _Recording:
             field.structure,
             pytree.tree_map(self._one_row, field.args),
             joint=field.joint,
-            integrals=field.integrals,
         )
 
     def graph(self) -> Graph:
@@ -211,7 +221,7 @@ class _Recording:
 
     def _called(self, recorder: Recorder) -> Node:
         try:
-            with torch.enable_grad(), recorder, Watching(recorder):
+            with torch.enable_grad(), _uncompiled(), recorder, Watching(recorder):
                 result = self._field(self._t, self._y)
             known = recorder.value(result)
         except TraceError:

@@ -119,9 +119,8 @@ def _index(b: Builder, x: Node, indices: Sequence[Any]) -> Node:
 def _index_put(
     b: Builder, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False, *_: Any
 ) -> Node:
-    base = x if isinstance(x, Node) else constant_of(b, x)
+    base, new = _node_of(b, x), _node_of(b, values)
     places = places_of(base.shape)[_known_all(indices)]
-    new = values if isinstance(values, Node) else constant_of(b, values)
     return put(b, base, places, b.expand(new, tuple(places.shape)), accumulate)
 
 
@@ -131,9 +130,44 @@ def _embedding(b: Builder, weight: Node, index: Any, *options: Any) -> Node:
     return take(b, weight, places_of(weight.shape)[index])
 
 
-@lowers("scatter", "scatter_add", "index_add", "index_copy", raw=True)
-def _scatter(b: Builder, x: Any, dim: int, index: Any, *values: Any, **options: Any) -> Node:
-    raise Unsupported("writes to places by an index along an axis")
+@lowers("scatter", raw=True)
+def _scatter(b: Builder, x: Any, dim: int, index: Any, values: Any, **options: Any) -> Node:
+    if options:
+        raise Unsupported("reduces what it writes to one place")
+    return _put_along(b, x, dim, index, values, accumulate=False)
+
+
+@lowers("scatter_add", raw=True)
+def _scatter_add(b: Builder, x: Any, dim: int, index: Any, values: Any) -> Node:
+    return _put_along(b, x, dim, index, values, accumulate=True)
+
+
+def _put_along(b: Builder, x: Any, dim: int, index: Any, values: Any, *, accumulate: bool) -> Node:
+    _known(index)
+    base, new = _node_of(b, x), _node_of(b, values)
+    for d, n in enumerate(index.shape if new.shape else ()):
+        new = b.slice(new, d, 0, n)
+    places = places_of(base.shape).gather(dim, index)
+    return put(b, base, places, b.expand(new, tuple(places.shape)), accumulate)
+
+
+@lowers("index_add", raw=True)
+def _index_add(b: Builder, x: Any, dim: int, index: Any, values: Any, *, alpha: float = 1) -> Node:
+    _known(index)
+    base, new = _node_of(b, x), _node_of(b, values)
+    places = places_of(base.shape).index_select(dim, index)
+    return put(b, base, places, new if alpha == 1 else b.mul(new, alpha), accumulate=True)
+
+
+@lowers("index_copy", raw=True)
+def _index_copy(b: Builder, x: Any, dim: int, index: Any, values: Any) -> Node:
+    _known(index)
+    base = _node_of(b, x)
+    return put(b, base, places_of(base.shape).index_select(dim, index), _node_of(b, values))
+
+
+def _node_of(b: Builder, x: Any) -> Node:
+    return constant_of(b, x) if isinstance(x, torch.Tensor) else b.node(x)
 
 
 def _known(index: Any) -> None:
