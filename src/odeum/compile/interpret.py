@@ -49,13 +49,10 @@ def interpret(
     given = next(iter(values.values()))
     done: dict[Node, Tensor] = {}
     batched: dict[Node, bool] = {}
-    n_rows = 1
     for node in graph.nodes():
         if node.op == "input":
             done[node] = values[node.name]
             batched[node] = rows and node.role != "shared"
-            if batched[node]:
-                n_rows = done[node].shape[0]
         else:
             flags = [batched[x] for x in node.inputs]
             batched[node] = any(flags)
@@ -63,9 +60,10 @@ def interpret(
             done[node] = evaluate(node, operands, flags, given)
     outputs = {}
     for name, node in graph.outputs.items():
-        value = done[node]
-        alike = batched[node] or not rows
-        outputs[name] = value if alike else value.expand(n_rows, *node.shape)
+        outputs[name] = done[node]
+        if rows and not batched[node]:
+            of_rows = next(x for x in graph.inputs if x.role != "shared" and x.name in values)
+            outputs[name] = done[node].expand(len(values[of_rows.name]), *node.shape)
     return outputs
 
 

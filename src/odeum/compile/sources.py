@@ -8,14 +8,14 @@ from types import FrameType
 import numpy as np
 import torch
 
-import odeum
+from odeum import errors
 
 
 def _directory(module: object) -> str:
     return os.path.dirname(str(getattr(module, "__file__", ""))) + os.sep
 
 
-_PYTHON, _ODEUM = _directory(os), _directory(odeum)
+_PYTHON, _ODEUM = _directory(os), _directory(errors)
 _LIBRARIES = (_directory(torch), _directory(np), "<frozen ")
 # Fields of odeum's own are read like the user's: what they do is told by their lines.
 _FIELDS = tuple(_ODEUM + part for part in ("systems", "models"))
