@@ -127,7 +127,10 @@ def products() -> dict[str, Node]:
         "pulled back": B("matmul", B.permute(B("matmul", line, OWN), (1, 0)), line),
         "solved": B(
             "solve",
-            B.add(B("matmul", SMALL, B.permute(SMALL, (1, 0))), B.constant(((3.0, 0.0), (0.0, 3.0)), (2, 2))),
+            B.add(
+                B("matmul", SMALL, B.permute(SMALL, (1, 0))),
+                B.constant(((3.0, 0.0), (0.0, 3.0)), (2, 2)),
+            ),
             SMALL,
         ),
     }  # fmt: skip
