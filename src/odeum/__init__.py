@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from odeum.eager.options import StepOptions
     from odeum.errors import DataError, InputError, SolveError, TraceError
     from odeum.lab import Run, fit
-    from odeum.models import NeuralODE
+    from odeum.models import Ensemble, NeuralODE
     from odeum.solution import Solution, Stats, Status
 
 _HOLDERS = {
@@ -36,7 +36,7 @@ _HOLDERS = {
     "odeum.compile.explain": ["Explanation", "explain"],
     "odeum.errors": ["DataError", "InputError", "SolveError", "TraceError"],
     "odeum.lab": ["Run", "fit"],
-    "odeum.models": ["NeuralODE"],
+    "odeum.models": ["Ensemble", "NeuralODE"],
     "odeum.solution": ["Solution", "Stats", "Status"],
     "odeum.eager.event": ["Event"],
     "odeum.eager.field": ["per_row"],
@@ -48,6 +48,7 @@ _MODULES = {name: holder for holder, names in _HOLDERS.items() for name in names
 
 __all__ = [
     "DataError",
+    "Ensemble",
     "Event",
     "Explanation",
     "InputError",
