@@ -21,6 +21,9 @@ from odeum.gradient.backwards import has_jacobians, jacobian_of
 from odeum.methods import Method
 from odeum.types import Tensor
 
+NUMBERS_AT_ONCE = 2**18
+"""Numbers in the states of steps whose polynomials are made together."""
+
 AFTER_SYMPLECTIC = "tsit5"
 """Solves the adjoint where the forward method is one for Hamiltonian systems only."""
 
@@ -125,10 +128,11 @@ class Past:
         )
         self._y = torch.cat([like[:0], *(part.y for part in segments)])
         # [powers, steps, dim]: y(t + theta h) = y + sum_p theta^p c_p
-        self._c = torch.cat(
-            [like.new_empty(n_powers, 0, like.shape[1]), *(_powers(x, n_powers) for x in segments)],
-            1,
-        )
+        self._c = like.new_zeros(n_powers, len(self._y), like.shape[1])
+        first = 0
+        for part in segments:
+            _write_powers(part, self._c[:, first : first + len(part.rows)])
+            first += len(part.rows)
         rows = torch.cat([direction.new_empty(0).long(), *(part.rows for part in segments)])
         self._index = StepIndex(rows, t1, direction)
 
@@ -137,20 +141,23 @@ class Past:
         step = self._index(rows, t).squeeze(-1)
         theta = ((t - self._t[step]) / self._h[step]).to(self._y.dtype)
         value = self._c[-1].index_select(0, step)
-        for c in self._c[:-1].flip(0):
-            value = torch.addcmul(c.index_select(0, step), theta, value)
+        for power in range(len(self._c) - 2, -1, -1):  # flipped, all of them would be copied
+            value = torch.addcmul(self._c[power].index_select(0, step), theta, value)
         return torch.addcmul(self._y.index_select(0, step), theta, value)
 
 
-def _powers(segments: Segments, n_powers: int) -> Tensor:
-    """The coefficients of ``theta, theta^2, ...`` in steps, [powers, steps, dim].
+def _write_powers(segments: Segments, c: Tensor) -> None:
+    """Writes the coefficients of ``theta, theta^2, ...`` in steps into ``c``, [powers, steps, dim].
 
-    Summed in the precision of the interpolant: those of a high order cancel.
+    Summed in the precision of the interpolant, as those of a high order cancel, and some steps at
+    a time: in double precision all of them would take more memory than what is kept.
     """
-    polynomials, ks = segments.dense.polynomials, segments.ks
-    sums = torch.einsum("jp,jsd->psd", polynomials, ks.to(polynomials.dtype))
-    c = (sums * segments.h).to(ks.dtype)
-    return torch.cat([c, c.new_zeros(n_powers - len(c), *c.shape[1:])])
+    polynomials = segments.dense.polynomials
+    n_powers, at_once = polynomials.shape[1], max(1, NUMBERS_AT_ONCE // c.shape[2])
+    for i in range(0, c.shape[1], at_once):
+        steps = slice(i, i + at_once)
+        sums = torch.einsum("jp,jsd->psd", polynomials, segments.ks[:, steps].to(polynomials.dtype))
+        c[:n_powers, steps] = sums * segments.h[steps]
 
 
 class _OverPast:
