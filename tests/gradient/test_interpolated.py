@@ -41,7 +41,7 @@ def test_stored_states_are_those_of_the_dense_output():
 
 def test_where_the_state_cannot_be_solved_backwards():
     """``y' = -60 (y - cos t)``: errors of y grow by exp(60 t) backwards."""
-    ts = torch.linspace(0, 4, 3)
+    ts = torch.linspace(0, 2, 3)
     y0 = torch.tensor([[2.0], [-1.0]], requires_grad=True)
     rate = torch.tensor(60.0, requires_grad=True)
 
@@ -79,11 +79,11 @@ def test_where_the_state_blows_up_backwards():
         return 1e3 * odeum.solve(field, torch.ones(1, 1), ts, rate, method=method, **how).ys[-1]
 
     (found,) = torch.autograd.grad(loss(rate, "interpolated"), rate)
-    ahead, behind = (loss(rate.detach() + h, "none", 1e-10, "radau5") for h in (0.5, -0.5))
+    ahead, behind = (loss(rate.detach() + h, "none", 1e-10, "dopri8") for h in (0.5, -0.5))
     # The sensitivity is some 1e-4 of what the tolerance measures.
     assert float(found) == pytest.approx(float(ahead - behind), rel=1e-3)
     with pytest.raises(odeum.SolveError, match="harder backwards"):
-        loss(rate, "adjoint").backward()
+        loss(rate, odeum.gradient.Adjoint(method="dopri8")).backward()
 
 
 def van_der_pol(t, y, mu):
