@@ -621,6 +621,17 @@ def an_oscillator_in_place() -> Case:
 
 
 @case
+def converted() -> Case:
+    weight = states(2, 2, seed=1).float().requires_grad_()
+    rates = states(4, 1, seed=2).float().requires_grad_()
+
+    def field(t: torch.Tensor, y: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+        return (y @ weight.to(y)) * rate.double() + weight.double()[0]
+
+    return Case(field, states(4, 2), odeum.per_row(rates))
+
+
+@case
 def scattered() -> Case:
     there, twice = torch.tensor([2, 0]), torch.tensor([1, 1, 0])
 
@@ -839,7 +850,7 @@ def takes_one_row_only() -> Case:
     return Case(lambda t, y: y.reshape(1, 2), states(3, 2))
 
 
-@refused("torch.float64 where the state has torch.float32")
+@refused("gain, which has torch.float64 where the state has torch.float32")
 def parameter_of_another_dtype() -> Case:
     gain = torch.ones(2, dtype=torch.float64, requires_grad=True)
     return Case(lambda t, y: (gain * y).float(), states(3, 2).float())

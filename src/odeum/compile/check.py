@@ -63,7 +63,8 @@ def check(
     inputs = {name: cut.get(id(x), x) for name, x in values.items()}
     with torch.enable_grad():
         f = _called(several, t, y, alone)
-        expected = interpret(graph, {"time": t[:, 0], "state": y, **inputs})["f"]
+        converted = {name: x.to(y.dtype) for name, x in inputs.items()}
+        expected = interpret(graph, {"time": t[:, 0], "state": y, **converted})["f"]
         if not _alike(f, expected, _largest((y, t))):
             raise TraceError(
                 "rows are not independent: the field gives another derivative for one row alone "

@@ -75,7 +75,22 @@ class Lost:
     why: str
 
 
-Known = Node | Factored | Lost | str
+@dataclass(frozen=True)
+class Foreign:
+    """A tensor made elsewhere whose numbers are not of the state's dtype: it has to be converted.
+
+    Attributes:
+        label: how the user would name it.
+        dtype: what it has.
+        converted: makes the node of the tensor in the dtype of the state.
+    """
+
+    label: str
+    dtype: torch.dtype
+    converted: Callable[[], Node]
+
+
+Known = Node | Factored | Lost | Foreign | str
 
 
 class Recorder(TorchDispatchMode):
@@ -124,16 +139,17 @@ class Recorder(TorchDispatchMode):
         """
         known = self._known.get(id(tensor))
         if known is None:
+            found = self._find(tensor)
+            if found is not None:
+                self.define(tensor, found, frozen=True)
+                return found
+            # Autograd hands what it saved back as another tensor in the same memory.
             known = self._known.get(self._aliases.get(_geometry(tensor), 0))
         if known is None:
-            found = self._find(tensor)
-            if found is None:
-                raise Unsupported(
-                    "reads a tensor that is neither made by the field nor found again at its "
-                    "next call: hand it over in args, or keep it as an attribute"
-                )
-            self.define(tensor, found, frozen=True)
-            return found
+            raise Unsupported(
+                "reads a tensor that is neither made by the field nor found again at its next "
+                "call: hand it over in args, or keep it as an attribute"
+            )
         storage = tensor.untyped_storage()._cdata
         if known[2] == self._writes.get(storage, 0):
             return known[1]
@@ -181,9 +197,11 @@ class Recorder(TorchDispatchMode):
             return result
         if name in NUMBERS:
             raise Unsupported(NUMBERS[name])
-        for x in known:
-            if isinstance(x, Lost) and name not in PASSING:
-                raise Unsupported(f"reads what {x.operation} returned, {x.why}")
+        if name == "_to_copy" and isinstance(known[0], Foreign):
+            result = func(*args, **kwargs)
+            self._define_results(name, result, known[0].converted(), b)
+            return result
+        self._check_read(name, known)
         if mutable:
             return self._changed(func, target, args, kwargs, b)
         rule = RULES.get(name)
@@ -193,6 +211,16 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         self._define_results(name, result, nodes, b)
         return result
+
+    def _check_read(self, name: str, known: list[Known]) -> None:
+        for x in known:
+            if isinstance(x, Lost) and name not in PASSING:
+                raise Unsupported(f"reads what {x.operation} returned, {x.why}")
+            if isinstance(x, Foreign):
+                raise Unsupported(
+                    f"reads {x.label}, which has {x.dtype} where the state has {self._dtype}: "
+                    "convert it with .to(y.dtype)"
+                )
 
     def _as_nodes(self, x: Any, name: str, b: Builder) -> Any:
         """Arguments with nodes in the place of tensors."""

@@ -14,13 +14,13 @@ from torch.utils import _pytree as pytree
 
 from odeum.compile.build import Builder
 from odeum.compile.check import check
-from odeum.compile.guard import Found, Guard, guard
+from odeum.compile.guard import Guard, guard
 from odeum.compile.ir import Graph, Node
 from odeum.compile.lowering import Unsupported, constant_of
 from odeum.compile.passes import optimise, with_inputs_read, without_stops
 from odeum.compile.prologue import split
-from odeum.compile.record import CONSTANT, Known, Recorder, refusal
-from odeum.compile.sources import current_source, first_line, source_of
+from odeum.compile.record import CONSTANT, Foreign, Known, Recorder, refusal
+from odeum.compile.sources import first_line, source_of
 from odeum.compile.watching import Watching
 from odeum.eager.field import PerRow, RowField
 from odeum.errors import TraceError
@@ -55,14 +55,25 @@ class Traced:
     def values(self, field: RowField) -> dict[str, Tensor] | None:
         """The shared and row tensors as they are now, by name; None where the trace is stale.
 
+        All have the dtype of the state: what the field converts comes converted, under autograd.
+
         Args:
             field: the same as was traced, or another of its make. Tensors in ``args`` that
                 belong to rows come whole, [batch, *shape], whatever rows the field holds.
+
+        Raises:
+            TraceError: where the solve is one that no kernel is made for.
         """
+        check_setting(field)
         found = self.guard.matched(field.field, field.args, field.integrals)
         if isinstance(found, int) or (self.single and field.structure.batch_shape != (1,)):
             return None
-        return {name: found[i] for name, (i, _) in self.inputs.items()}
+        dtype = field.structure.dtype
+        # Torch says by itself that there is nothing to convert, but takes its time for it.
+        return {
+            name: x if (x := found[i]).dtype is dtype else x.to(dtype)
+            for name, (i, _) in self.inputs.items()
+        }
 
 
 def trace(field: RowField, y: Tensor, t: Tensor) -> Traced:
@@ -93,7 +104,7 @@ def watch(field: RowField, ignored: frozenset[str] = frozenset()) -> Guard:
 
 def traced_under(watched: Guard, field: RowField, y: Tensor, t: Tensor) -> Traced:
     """The same as ``trace`` where the guard is there already."""
-    _check_setting(field, y)
+    check_setting(field)
     before = [(own, key, own.get(key, MISSING), name) for own, key, name in watched.assigned]
     recording = _Recording(watched, field, y.detach(), t.detach().to(y.dtype))
     graph = recording.graph()
@@ -156,15 +167,20 @@ def _changes(label: str) -> TraceError:
     )
 
 
-def _check_setting(field: RowField, y: Tensor) -> None:
-    """What keeps any field from being traced."""
+def check_setting(field: RowField) -> None:
+    """Whether a solve is one that kernels are made for, whatever its field does.
+
+    Raises:
+        TraceError: where it is not.
+    """
+    device, dtype = field.structure.device, field.structure.dtype
     why = None
     if torch._C._functorch.peek_interpreter_stack() is not None:
         why = "inside torch.func", "runs inside a transform of torch.func"
-    elif y.device.type != "cpu":
-        why = str(y.device), f"is solved on {y.device}: kernels are made for CPUs"
-    elif y.dtype not in (torch.float32, torch.float64):
-        why = str(y.dtype), f"is solved in {y.dtype}: kernels take float32 and float64"
+    elif device.type != "cpu":
+        why = str(device), f"is solved on {device}: kernels are made for CPUs"
+    elif dtype not in (torch.float32, torch.float64):
+        why = str(dtype), f"is solved in {dtype}: kernels take float32 and float64"
     elif field.integrals is not None:
         why = "integrals", "is integrated along the solution: leave integrals to the eager engine"
     elif field.autocast is not None:
@@ -198,7 +214,7 @@ class _Recording:
         self._values = {id(x): x for x in watched.constants}
         self._inputs: dict[str, Node] = {}
         self.read: dict[str, tuple[int, str]] = {}
-        self._cut: list[tuple[Tensor, Node]] = []
+        self._cut: list[tuple[Tensor, Known]] = []
         self._field = RowField(
             field.field,
             field.structure,
@@ -214,8 +230,8 @@ class _Recording:
         recorder = Recorder(self._dtype, self._find)
         recorder.define(self._t, b.reshape(time, (1, 1)), frozen=True)
         recorder.define(self._y, b.reshape(state, self._y.shape), frozen=True)
-        for tensor, node in self._cut:
-            recorder.define(tensor, node, frozen=True)
+        for tensor, known in self._cut:
+            recorder.define(tensor, known, frozen=True)
         flat = b.reshape(self._called(recorder), (self._y.shape[1],))
         return Graph((time, state, *self._inputs.values()), {"f": flat})
 
@@ -246,25 +262,25 @@ class _Recording:
             return leaf
         entry = leaf.tensor.detach()[:1].clone().requires_grad_(leaf.tensor.is_floating_point())
         if id(leaf.tensor) in self._tensors:
-            place, found = self._tensors[id(leaf.tensor)]
-            node = self._input("row", place, found, tuple(entry.shape[1:]))
-            self._cut.append((entry, Builder().reshape(node, entry.shape)))
+            self._cut.append((entry, self._known(leaf.tensor, "row", tuple(entry.shape[1:]))))
         return PerRow(entry)
 
-    def _input(self, role: str, place: int, found: Found, shape: tuple[int, ...]) -> Node:
-        if found.tensor.dtype is not self._dtype:
-            source = current_source()
-            raise TraceError(
-                f"{found.label} has {found.tensor.dtype} where the state has {self._dtype}: "
-                "convert it with .to(y.dtype)",
-                operation=f"reading {found.label}",
-                source=source,
-            )
-        name = f"{role}{len(self._inputs)}"
-        node = Node("input", (), shape, {"role": role, "name": name})
-        self._inputs[name] = node
-        self.read[name] = (place, found.label)
-        return node
+    def _known(self, tensor: Tensor, role: str, shape: tuple[int, ...]) -> Known:
+        """An input; where its dtype is another than the state's, what makes one of it."""
+        place, found = self._tensors[id(tensor)]
+
+        def node() -> Node:
+            name = next((n for n, (i, _) in self.read.items() if i == place), None)
+            if name is None:
+                name = f"{role}{len(self._inputs)}"
+                self._inputs[name] = Node("input", (), shape, {"role": role, "name": name})
+                self.read[name] = (place, found.label)
+            value = self._inputs[name]
+            return Builder().reshape(value, (1, *shape)) if role == "row" else value
+
+        if tensor.dtype is self._dtype:
+            return node()
+        return Foreign(found.label, tensor.dtype, node)
 
     def _find(self, tensor: Tensor) -> Known | None:
         """What a tensor is that the field did not make."""
@@ -272,5 +288,4 @@ class _Recording:
             return CONSTANT
         if id(tensor) not in self._tensors:
             return None
-        place, found = self._tensors[id(tensor)]
-        return self._input("shared", place, found, tuple(tensor.shape))
+        return self._known(tensor, "shared", tuple(tensor.shape))
