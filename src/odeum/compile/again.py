@@ -110,7 +110,7 @@ def solve(
     """
     for known in _remembered.get(kind, ()):
         found = known.matched(field, args, None)
-        if type(found) is not int:
+        if not isinstance(found, int):
             break
     else:
         return None

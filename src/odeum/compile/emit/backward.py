@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from odeum.compile.emit.blocks import Block
 from odeum.compile.emit.code import I32, I64, Variable, wide
-from odeum.compile.emit.forward import RECORDED, GroupCode
+from odeum.compile.emit.groups import RECORDED, GroupCode
 from odeum.compile.emit.interpolation import slopes, weights
 from odeum.compile.emit.kernel import Spec
 from odeum.compile.emit.lanes import gather, lane_where, scatter

@@ -186,7 +186,7 @@ class Spec:
             n_accepted=(self.integers, n),
             n_rejected=(self.integers, n),
             met_non_finite=(self.integers, n),
-            numbers=(I64, 4),  # see GROUP_NUMBERS
+            numbers=(I64, 4),  # TRIED, RECORDED, BEGUN and DONE of groups.py
             row=(lane, n * sum(node.size for node in self.program.row)),
             g_index=(self.integers, n),
             g_y=(lane, n * self.dim * self.records),
@@ -228,10 +228,6 @@ class Spec:
         assert self.program.backward is not None
         gradient = self.program.backward.outputs[node.name]
         return gradient.op == "matmul" and gradient.inputs[0].shape == (node.shape[0], 1)
-
-
-GROUP_NUMBERS = ("n_tried", "n_records", "begun", "done")
-"""What the entries of a group's ``numbers`` are."""
 
 
 ARGUMENTS = (

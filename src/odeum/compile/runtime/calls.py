@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from odeum.compile.emit.forward import RECORDED
+from odeum.compile.emit.groups import RECORDED
 from odeum.compile.emit.kernel import ARGUMENTS, SIZES
 from odeum.compile.emit.module import MAX_THREADS
 from odeum.compile.runtime.kernels import EntryPoint, Kernel

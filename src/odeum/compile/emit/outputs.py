@@ -1,0 +1,90 @@
+"""States at the output times that steps reach, and NaN at those they never do."""
+
+import math
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from odeum.compile.emit.code import I32, I64, Variable
+from odeum.compile.emit.groups import GroupCode
+from odeum.compile.emit.interpolation import weights
+from odeum.compile.emit.lanes import scatter
+from odeum.compile.emit.stages import StageCode
+from odeum.compile.emit.values import Value, fma, where
+
+
+class OutputCode:
+    """Writes them.
+
+    Args:
+        group: the function.
+        stages: the derivatives of the step at hand.
+    """
+
+    def __init__(self, group: GroupCode, stages: StageCode) -> None:
+        self._group = group
+        self._stages = stages
+
+    def reach(
+        self,
+        t: Sequence[Value],
+        h: Sequence[Value],
+        y: ir.Value,
+        t1: Sequence[Value],
+        accept: Sequence[Value],
+    ) -> None:
+        """Writes the states at the output times that the steps reach."""
+        group = self._group
+        for register in group.registers:
+            with group.code.forever() as leave:
+                output = group.block.get("next", register)
+                direction = group.block.get("direction", register)
+                hit = accept[register] & (output * direction <= t1[register] * direction)
+                leave.unless(group.code.any(hit))
+                theta = (output - t[register]) / h[register]
+                self._interpolate(theta, h[register].to_float(group.layout.real), y, hit, register)
+                self._next_output(hit, register)
+
+    def _interpolate(self, theta: Value, h: Value, y: ir.Value, hit: Value, register: int) -> None:
+        group = self._group
+        code, layout, n = group.code, group.layout, group.layout.registers
+        ys = group.arguments.address("ys")
+        real = hit & group.is_real(register)
+        index = group.block.get("index", register).to_int(I64)
+        places = group.state_places(index, group.rows(register))
+        scaled = [None if w is None else w * h for w in weights(group.spec, theta)]
+        for d in code.each(group.spec.dim, 4):
+            element = code.add(code.times(d, n), register)
+            state = code.load(y, layout.lane, element)
+            for j, weight in enumerate(scaled):
+                if weight is not None:
+                    state = fma(weight, self._stages.k(j, element), state)
+            scatter(code, state, ys, places + group.whole(d), real)
+
+    def _next_output(self, hit: Value, register: int) -> None:
+        group = self._group
+        code = group.code
+        index = group.block.get("index", register) + hit.to_int(I32)
+        group.block.set("index", index, register)
+        last = group.wide(code.value(group.n_times).to_int(I32)) - 1
+        inside = where(index < last, index, last).to_int(I64)
+        following = group.output_times(inside, group.rows(register))
+        beyond = group.block.get("direction", register) * math.inf
+        group.block.set("next", where(index > last, beyond, following), register)
+
+    def leave_out(self, rows: Value, real: Value, register: int) -> None:
+        """NaN at the output times that a row did not reach."""
+        group = self._group
+        code = group.code
+        index = Variable(code, group.spec.integers)
+        index.set(group.block.get("index", register))
+        n_times = group.wide(code.value(group.n_times).to_int(I32))
+        ys = group.arguments.address("ys")
+        with code.forever() as leave:
+            missing = real & (index.get() < n_times)
+            leave.unless(code.any(missing))
+            places = group.state_places(index.get().to_int(I64), rows)
+            for d in code.each(group.spec.dim, 1):
+                nothing = group.wide(code.value(ir.Constant(group.layout.real, math.nan)))
+                scatter(code, nothing, ys, places + group.whole(d), missing)
+            index.set(index.get() + 1)
