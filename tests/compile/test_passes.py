@@ -132,7 +132,7 @@ def test_a_network_is_as_short_as_can_be():
             assert node.op in ("reshape", "input")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(fields)
 def test_random_fields(field: Composed) -> None:
     """What is traced is the field, what is derived its gradient."""
