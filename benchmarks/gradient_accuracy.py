@@ -139,6 +139,7 @@ def gradient_of(problem: Problem, gradient: str, method: str, rtol: float) -> to
         rtol=rtol,
         atol=rtol / 100,
         gradient=gradient,
+        engine="eager",
     ).ys
     found = torch.autograd.grad(loss(ys), [y0, *problem.field.parameters()], allow_unused=True)
     return torch.cat([g.reshape(-1) for g in found if g is not None])

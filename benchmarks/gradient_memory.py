@@ -55,7 +55,13 @@ def peaks_of(name: str, steps: list[int]) -> list[tuple[float, float]]:
     def run(n: int) -> None:
         step = odeum.StepOptions(fixed=1 / n)
         solution = odeum.solve(
-            lambda t, y: torch.tanh(a * y) + b, y0, ts, method="rk4", step=step, gradient=gradient
+            lambda t, y: torch.tanh(a * y) + b,
+            y0,
+            ts,
+            method="rk4",
+            step=step,
+            gradient=gradient,
+            engine="eager",
         )
         torch.autograd.grad(solution.ys[-1].square().mean(), [a, b])
 
@@ -106,15 +112,8 @@ def draw(peaks: Peaks, steps: list[int]) -> None:
     with applied():
         figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
         dress(ax)
-        ax.plot(steps, [n * STATE / 1e6 for n in steps], ":", color=FAINT, linewidth=1.2)
-        ax.annotate(
-            "one state a step",
-            (steps[-1], steps[-1] * STATE / 1e6),
-            (-80, -14),
-            textcoords="offset points",
-            color=FAINT,
-            fontsize=8,
-        )
+        reference = [n * STATE / 1e6 for n in steps]
+        ax.plot(steps, reference, ":", color=FAINT, linewidth=1.2, label="(one state a step)")
         for i, (name, found) in enumerate(peaks.items()):
             ax.plot(
                 steps,
@@ -127,11 +126,14 @@ def draw(peaks: Peaks, steps: list[int]) -> None:
             )
         ax.set_xscale("log")
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:.0f}")
         ax.set_xticks(steps, [str(n) for n in steps])
         ax.minorticks_off()
         ax.set_xlabel("steps")
         ax.set_ylabel("peak memory of tensors, MB")
-        figure.legend(loc="outside right center")
+        # In the order in which the lines end.
+        drawn = sorted(ax.lines, key=lambda line: -line.get_ydata()[-1])
+        figure.legend(drawn, [line.get_label() for line in drawn], loc="outside right center")
         print(f"drew {save(figure, DOCS / 'gradient_memory.png')}")
 
 
