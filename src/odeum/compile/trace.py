@@ -41,6 +41,7 @@ class Traced:
             its outputs are shared inputs of the graph.
         inputs: the shared and row tensors that are read, by name: where each is among those that
             the guard finds, and how the user would name it.
+        converted: those of them that the field converts to the dtype of the state.
         guard: the Python state that all this depends on.
         single: whether this is so only where the batch is a single row.
     """
@@ -49,6 +50,7 @@ class Traced:
     graph: Graph
     prologue: Graph | None
     inputs: dict[str, tuple[int, str]]
+    converted: tuple[str, ...]
     guard: Guard
     single: bool
 
@@ -68,12 +70,10 @@ class Traced:
         found = self.guard.matched(field.field, field.args, field.integrals)
         if isinstance(found, int) or (self.single and field.structure.batch_shape != (1,)):
             return None
-        dtype = field.structure.dtype
-        # Torch says by itself that there is nothing to convert, but takes its time for it.
-        return {
-            name: x if (x := found[i]).dtype is dtype else x.to(dtype)
-            for name, (i, _) in self.inputs.items()
-        }
+        values = {name: found[i] for name, (i, _) in self.inputs.items()}
+        for name in self.converted:
+            values[name] = values[name].to(field.structure.dtype)
+        return values
 
 
 def trace(field: RowField, y: Tensor, t: Tensor) -> Traced:
@@ -124,6 +124,7 @@ def traced_under(watched: Guard, field: RowField, y: Tensor, t: Tensor) -> Trace
         without_stops(differentiable),
         prologue,
         read,
+        tuple(name for name, (i, _) in read.items() if found[i].dtype is not y.dtype),
         watched.released(),
         single,
     )
