@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from odeum.eager.problem import Outcome, Problem
 from odeum.errors import TraceError
-from odeum.gradient import discrete
+from odeum.gradient import adjoint, discrete
 from odeum.gradient.registry import Gradient, without_gradient
 from odeum.solution import Solution
 from odeum.types import Tensor
@@ -103,9 +103,9 @@ def solve(problem: Problem, gradient: Gradient, engine: str) -> Solved:
     try:
         prepared = _prepared(problem, gradient)
         if engine == "fused":
-            return _fused(prepared, 'asked for with engine="fused"')
+            return _fused(prepared, gradient, 'asked for with engine="fused"')
         if prepared.is_ready():
-            return _fused(prepared, "the field is compiled")
+            return _fused(prepared, gradient, "the field is compiled")
     except TraceError as error:
         if engine == "fused":
             raise
@@ -115,26 +115,39 @@ def solve(problem: Problem, gradient: Gradient, engine: str) -> Solved:
         return _eagerly(watched, gradient, "a field is compiled when it is solved a second time")
     except _TakesLong:
         reason = f"the field is compiled, for its first solve takes more than {LONG} steps"
-        return _fused(prepared, reason)
+        return _fused(prepared, gradient, reason)
 
 
 def _eagerly(problem: Problem, gradient: Gradient, reason: str) -> Solved:
     return Solved(gradient(problem), "eager", reason)
 
 
-def _fused(prepared: "Prepared", reason: str) -> Solved:
-    return Solved(prepared.solve(), "fused", reason, prepared)
+def _fused(prepared: "Prepared", gradient: Gradient, reason: str) -> Solved:
+    if not _solves_backwards(gradient):
+        return Solved(prepared.solve(), "fused", reason, prepared)
+    outcome = gradient(replace(prepared.problem, native=_natively))
+    return Solved(outcome, "fused", f"{reason}; the adjoint is solved by the eager engine")
+
+
+def _solves_backwards(gradient: Gradient) -> bool:
+    """Whether a gradient wants nothing of the forward solve but states."""
+    return gradient is adjoint.solve or isinstance(gradient, adjoint.Adjoint)
+
+
+def _natively(problem: Problem) -> Outcome:
+    return _prepared(problem, without_gradient).solve()
 
 
 def _prepared(problem: Problem, gradient: Gradient) -> "Prepared":
-    if gradient not in (without_gradient, discrete.solve):
-        raise refusal('the fused engine has gradient="discrete" and "none"')
+    exact = gradient is discrete.solve
+    if not (exact or gradient is without_gradient or _solves_backwards(gradient)):
+        raise refusal('the fused engine has gradient="discrete", "adjoint" and "none"')
     from odeum.compile import engine as fused  # loaded when used: it brings LLVM
 
     why = fused.why_not(problem)
     if why is not None:
         raise refusal(why)
-    return fused.Prepared(problem, gradient=gradient is not without_gradient)
+    return fused.Prepared(problem, gradient=exact)
 
 
 def refusal(why: str) -> TraceError:

@@ -62,6 +62,8 @@ class Problem:
         on_failure: told of the first row that fails; may raise.
         on_progress: told rows and times of what is still running, now and then.
         on_backward: told the work of a backward pass, per row.
+        native: solves this very problem by machine code, where nothing of the solve is wanted but
+            states, statuses and statistics.
     """
 
     field: RowField
@@ -80,6 +82,7 @@ class Problem:
     on_failure: Callable[[Failure], None] | None = None
     on_progress: Callable[[Tensor, Tensor], None] | None = None
     on_backward: Callable[[Stats], None] | None = None
+    native: "Callable[[Problem], Outcome] | None" = None
 
     def times(self) -> Times:
         """The output times."""
@@ -96,6 +99,9 @@ class Problem:
             k0: the field at the initial state, where it is known.
             recorder: takes the steps, so that they can be pulled back.
         """
+        if self.native is not None and recorder is None and not self.dense:
+            if not torch.is_grad_enabled():
+                return self.native(self)
         if isinstance(self.method, SciPy):
             from odeum.eager import external  # imported where used: it is made of problems
 
