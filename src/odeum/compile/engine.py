@@ -16,9 +16,12 @@ from odeum.compile.run import Fused, Run
 from odeum.compile.runtime.calls import Array, Control
 from odeum.compile.runtime.kernels import Kernel, is_kept, kernel_of
 from odeum.compile.runtime.machine import machine
+from odeum.eager.explicit import stepper
 from odeum.eager.options import MAX_STEPS
+from odeum.eager.outputs import Segments
 from odeum.eager.problem import Outcome, Problem
 from odeum.eager.records import Failure, Marked
+from odeum.errors import TraceError
 from odeum.gradient import discrete
 from odeum.methods import ExplicitRungeKutta
 from odeum.solution import Status
@@ -34,8 +37,6 @@ def why_not(problem: Problem) -> str | None:
     """Why the engine cannot take a problem, whatever its field is; None where it can."""
     if not isinstance(problem.method, ExplicitRungeKutta):
         return "the fused engine runs explicit Runge-Kutta methods, and this is none"
-    if problem.dense:
-        return "the fused engine keeps no dense output: leave dense=True to the eager one"
     return None
 
 
@@ -62,6 +63,12 @@ class Prepared:
         given = [problem.y0, problem.ts, *self._inputs.values()]
         self.recorded = gradient and torch.is_grad_enabled() and any(x.requires_grad for x in given)
         wanted: frozenset[str] = frozenset()
+        if self.recorded and problem.dense:
+            raise TraceError(
+                "dense output that is differentiated is the eager engine's: leave "
+                'engine="auto", give gradient="none", or put the times in ts',
+                operation="dense=True",
+            )
         if self.recorded:
             named = {name for name, x in self._inputs.items() if x.requires_grad}
             wanted = frozenset(named | {"state", "time"})
@@ -102,7 +109,18 @@ class Prepared:
         if run.failed and problem.on_failure is not None:
             problem.on_failure(_failure(run, problem))
         status, stats = run.status_and_stats()
-        return Outcome(ys, status, stats, [], Marked.concatenate([], problem.ts, problem.y0))
+        none = Marked.concatenate([], problem.ts, problem.y0)
+        return Outcome(ys, status, stats, self._segments(run) if problem.dense else [], none)
+
+    def _segments(self, run: Run) -> list[Segments]:
+        """The steps, for the dense output."""
+        assert run.solved is not None
+        steps, method, y0 = run.solved.steps(), self.problem.method, self.problem.y0
+        assert isinstance(method, ExplicitRungeKutta)
+        dense = stepper(method.tableau, y0.dtype, y0.device).dense
+        ks = steps.ks.transpose(0, 1).contiguous()
+        parts = (steps.rows, steps.t, steps.t1, steps.h, steps.y, ks)
+        return [Segments(dense, *parts)] if len(steps.rows) else []
 
     def _eagerly(self) -> Tensor:
         with torch.enable_grad():
@@ -157,6 +175,7 @@ class _Plan:
             id(self._tableau),
             self._controller,
             self._lands,
+            problem.dense,
             problem.ts.ndim,
             problem.ts.dtype,
             self._wants_times,
@@ -195,6 +214,7 @@ class _Plan:
             self._choice.layout,
             REALS[problem.ts.dtype],
             bool(self._wanted),
+            problem.dense,
             self._wants_times,
         )
 

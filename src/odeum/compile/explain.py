@@ -167,6 +167,7 @@ def _kernel_code(
         real,
         derivative is not None,
         False,
+        False,
     )
     return str(emit_module(spec, machine().triple, data_layout(machine())))
 

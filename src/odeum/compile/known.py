@@ -4,7 +4,9 @@ A field is looked up by its make: the code of a function, the class of an object
 there may be several that read different state; the guard of each says whether it is the one.
 """
 
+import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +15,7 @@ from odeum.compile.emit.kernel import Program
 from odeum.compile.guard import Guard
 from odeum.compile.interpret import interpret
 from odeum.compile.runtime.kernels import Kernel
-from odeum.compile.trace import Traced, traced_under, watch
+from odeum.compile.trace import Traced, check_setting, refused, traced_under, watch
 from odeum.eager.field import RowField
 from odeum.errors import TraceError
 from odeum.types import Tensor
@@ -65,12 +67,21 @@ class _Refused:
     """A field that cannot be traced.
 
     Attributes:
-        guard: the state in which it cannot; None where it never can.
+        guard: the state in which it cannot; None where there is too much state to watch.
+        field: the field itself in that case, while it lives.
         error: why.
     """
 
     guard: Guard | None
+    field: Callable[[], Any]
     error: TraceError
+
+    def is_of(self, field: RowField) -> bool:
+        """Whether it is this field, in this state."""
+        if self.guard is None:
+            return self.field() is field.field
+        found = self.guard.matched(field.field, field.args, field.integrals)
+        return not isinstance(found, int)
 
 
 _known: OrderedDict[Any, list[CompiledField | _Refused]] = OrderedDict()
@@ -80,6 +91,7 @@ def make_of(field: Any) -> Any:
     """What fields have in common that a trace may fit.
 
     Example:
+        >>> import torch
         >>> make_of(torch.sin) is torch.sin, make_of(torch.nn.Tanh()) is torch.nn.Tanh
         (True, True)
     """
@@ -102,6 +114,7 @@ def find(field: RowField, y: Tensor, t: Tensor) -> tuple[CompiledField, dict[str
     Raises:
         TraceError: where it cannot be traced.
     """
+    check_setting(field)
     structure = field.structure
     key = (
         make_of(field.field),
@@ -119,13 +132,9 @@ def find(field: RowField, y: Tensor, t: Tensor) -> tuple[CompiledField, dict[str
                 if i:
                     entries.insert(0, entries.pop(i))
                 return entry, values
-        elif entry.guard is None or not isinstance(_matched(entry.guard, field), int):
-            raise entry.error
+        elif entry.is_of(field):
+            raise entry.error.with_traceback(None)
     return _traced(field, y, t, entries)
-
-
-def _matched(guard: Guard, field: RowField) -> Any:
-    return guard.matched(field.field, field.args, field.integrals)
 
 
 def _traced(
@@ -138,7 +147,7 @@ def _traced(
         values = compiled.traced.values(field)
         assert values is not None
     except TraceError as error:
-        entries.insert(0, _Refused(watched, error))
+        entries.insert(0, _refused(watched, field, error))
         raise
     finally:
         del entries[OF_ONE_MAKE:]
@@ -146,3 +155,18 @@ def _traced(
             _known.popitem(last=False)
     entries.insert(0, compiled)
     return compiled, values
+
+
+def _refused(watched: Guard | None, field: RowField, error: TraceError) -> _Refused:
+    # Without a traceback, which would keep everything alive that the trace has seen.
+    error = error.with_traceback(None)
+    if watched is not None:
+        return _Refused(refused(watched, field), _nothing, error)
+    try:
+        return _Refused(None, weakref.ref(field.field), error)
+    except TypeError:
+        return _Refused(None, _nothing, error)
+
+
+def _nothing() -> None:
+    """A field that is gone."""

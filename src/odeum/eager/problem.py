@@ -99,9 +99,9 @@ class Problem:
             k0: the field at the initial state, where it is known.
             recorder: takes the steps, so that they can be pulled back.
         """
-        if self.native is not None and recorder is None and not self.dense:
-            if not torch.is_grad_enabled():
-                return self.native(self)
+        recorded = recorder is not None or torch.is_grad_enabled()
+        if self.native is not None and not recorded and not self.dense:
+            return self.native(self)
         if isinstance(self.method, SciPy):
             from odeum.eager import external  # imported where used: it is made of problems
 

@@ -53,7 +53,7 @@ class ForwardCode(GroupCode):
         with code.forever() as leave:
             leave.unless(code.any_of(self._running()))
             leave.unless((left.get() > 0).value)
-            if self.spec.records:
+            if self.spec.keeps_steps:
                 room = self.arguments.number("capacity")
                 leave.unless(builder.icmp_signed("<", self.number(RECORDED), room))
             left.set(left.get() - 1)
@@ -105,9 +105,9 @@ class ForwardCode(GroupCode):
         for register, mask in enumerate(finished):
             self.set_where("status", mask, self.integer(Status.SUCCESS), register)
         self._resize(verdicts, accept, running, h)
-        if spec.records:
-            self._record(t, h, y, accept, landing)
         self._complete(t, h, y, t1, accept, finished)
+        if spec.keeps_steps:
+            self._record(t, h, y, t1, accept, landing)
         self._output_code.reach(t, h, y, t1, accept)
         self._move(t1, accept, landing, finished)
         check = code.builder.and_(self.number(TRIED), code.integer(CHECK_INTERVAL - 1))
@@ -162,10 +162,11 @@ class ForwardCode(GroupCode):
         t: Sequence[Value],
         h: Sequence[Value],
         y: ir.Value,
+        t1: Sequence[Value],
         accept: Sequence[Value],
         landing: Sequence[Value],
     ) -> None:
-        """Keeps the step for the backward sweep, unless every lane rejected it."""
+        """Keeps the step, unless every lane rejected it."""
         code, fields = self.code, self.spec.record
         with code.when(code.any_of(accept)):
             n_recorded = self.number(RECORDED)
@@ -185,13 +186,21 @@ class ForwardCode(GroupCode):
                     self.integer(NOT_CUT),
                 )
                 record.set("stop_index", stop, register)
+                if self.spec.dense:
+                    record.set("t1", t1[register], register)
             for element, _ in self._stages.elements():
                 record.set("y", code.load(y, self.layout.lane, element), element)
                 record.set("k", self.block.get("k", element), element)
+            if self.spec.dense:
+                n = self._derivatives.n * self.spec.dim * self.layout.registers
+                for i in code.each(n, 4):
+                    record.set("ks", code.load(self._stages.ks, self.layout.lane, i), i)
             self.set_number(RECORDED, code.builder.add(n_recorded, code.integer(1)))
 
     def _inside(self, t1: Sequence[Value], accept: Sequence[Value]) -> list[Value]:
-        """Lanes that have an output strictly inside their step."""
+        """Lanes whose steps are looked into: where an output lies strictly inside, or all are."""
+        if self.spec.dense:
+            return list(accept)
         return [
             ok & (output * direction < end * direction)
             for ok, output, direction, end in zip(

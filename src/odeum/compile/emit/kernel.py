@@ -134,6 +134,7 @@ class Spec:
         layout: how rows are laid over vectors.
         time: the floating-point type of times.
         records: whether steps are recorded for a backward sweep.
+        dense: whether they are kept for a dense output.
         wants_times: whether output times want a gradient.
     """
 
@@ -146,6 +147,7 @@ class Spec:
     layout: Layout
     time: ir.Type
     records: bool
+    dense: bool
     wants_times: bool
 
     @property
@@ -196,15 +198,22 @@ class Spec:
         )
 
     @property
+    def keeps_steps(self) -> bool:
+        """Whether steps are kept at all."""
+        return self.records or self.dense
+
+    @property
     def record(self) -> Fields:
         """What is kept of one tried step of a group; steps not accepted have size zero."""
         n, lane = self.layout.registers, self.layout.lane
         return Fields.of(
             t=(self.times, n),
             h=(self.times, n),
+            t1=(self.times, n * self.dense),
             stop_index=(self.integers, n),
             y=(lane, n * self.dim),
             k=(lane, n * self.dim),
+            ks=(lane, n * self.dim * self.derivatives.n * self.dense),
         )
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from odeum.compile.emit.groups import RECORDED
-from odeum.compile.emit.kernel import ARGUMENTS, SIZES
+from odeum.compile.emit.kernel import ARGUMENTS, SIZES, Spec
 from odeum.compile.emit.module import MAX_THREADS
 from odeum.compile.runtime.kernels import EntryPoint, Kernel
 from odeum.types import Tensor
@@ -216,6 +216,40 @@ class Solve:
         values = torch.from_numpy(self._groups[start : start + size].copy()).view(like.dtype)
         return values.view(n, layout.registers, layout.width)[:, register, lane]
 
+    def steps(self) -> "Steps":
+        """Every accepted step, of each row in the order of time."""
+        spec = self.kernel.spec
+        _, y0, ts, _ = self._held
+        parts = [self._steps_of(tape, spec, y0, ts) for tape in self._tapes]
+        return Steps(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+    def _steps_of(self, tape: Tape, spec: Spec, y0: Tensor, ts: Tensor) -> tuple[Tensor, ...]:
+        layout, n_groups = spec.layout, self._n_groups
+        memory = tape.memory.reshape(n_groups, tape.capacity, self.kernel.record_size)
+
+        def field(name: str, like: Tensor, n: int) -> Tensor:
+            """[groups, steps, registers, lanes, n]."""
+            start = spec.record.offsets[name]
+            size = n * layout.n_rows * like.dtype.itemsize
+            part = torch.from_numpy(memory[:, :, start : start + size].copy()).view(like.dtype)
+            shape = (n_groups, tape.capacity, n, layout.registers, layout.width)
+            return part.view(shape).movedim(2, -1)
+
+        rows = torch.arange(n_groups * layout.n_rows).view(n_groups, 1, layout.registers, -1)
+        used = torch.arange(tape.capacity) < torch.from_numpy(tape.n_records)[:, None]
+        h = field("h", ts, 1)
+        taken = (h[..., 0] != 0) & used[:, :, None, None] & (rows < len(y0))
+        n = spec.derivatives.n
+        ks = field("ks", y0, n * spec.dim)[taken].view(-1, n, spec.dim)
+        return (
+            rows.expand_as(taken)[taken],
+            field("t", ts, 1)[taken],
+            field("t1", ts, 1)[taken],
+            h[taken],
+            field("y", y0, spec.dim)[taken],
+            ks,
+        )
+
     def _recorded(self) -> Array:
         """The number of records that each group has in the tape at hand, [groups]."""
         words = self._groups.view(np.int64)
@@ -231,6 +265,27 @@ class Solve:
         arguments[_PLACES["n_unfinished"]] = 0
         entry(ctypes.addressof(arguments))
         return arguments[_PLACES["n_unfinished"]]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Accepted steps with what their interpolant needs.
+
+    Attributes:
+        rows: the row of each, [steps].
+        t: where they start, [steps, 1].
+        t1: where they end, [steps, 1].
+        h: their signed sizes, [steps, 1].
+        y: states at their starts, [steps, dim].
+        ks: derivatives, [steps, derivatives, dim].
+    """
+
+    rows: Tensor
+    t: Tensor
+    t1: Tensor
+    h: Tensor
+    y: Tensor
+    ks: Tensor
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Kernel:
         self.n_shared = len(spec.program.shared)
         group = spec.group
         self.group_size, self.numbers_at = group.size, group.offsets["numbers"]
-        self.record_size = spec.record.size if spec.records else 0
+        self.record_size = spec.record.size if spec.keeps_steps else 0
         self.thread_size = spec.thread.size if spec.records else 0
         program = spec.program
         wanted = program.wanted("shared"), program.wanted("row")
@@ -101,7 +101,7 @@ def _key(spec: Spec, made_for: Machine) -> str:
         repr((tableau.c, tableau.interpolant)),
         repr([(node.name, node.role, node.shape) for node in program.forward.inputs]),
         repr(spec.controller),
-        repr((spec.lands_on_outputs, spec.per_row_times, spec.dim, spec.records)),
+        repr((spec.lands_on_outputs, spec.per_row_times, spec.dim, spec.records, spec.dense)),
         repr((spec.wants_times, str(spec.time), str(spec.layout))),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
