@@ -138,9 +138,9 @@ def entrants(field: Field, tolerance: tuple[float, float] | None) -> list[Entran
     def peer(solve: Callable[..., torch.Tensor]) -> Solve:
         return lambda net, z0, ts: solve(net, z0, ts, rtol=theirs[0], atol=theirs[1])[-1]
 
-    def odeum_by(gradient: str) -> Solve:
+    def odeum_by(gradient: str, engine: str = "auto") -> Solve:
         return lambda net, z0, ts: odeum.solve(
-            net, z0, ts, rtol=ours[0], atol=ours[1], gradient=gradient
+            net, z0, ts, rtol=ours[0], atol=ours[1], gradient=gradient, engine=engine
         ).ys[-1]
 
     ways: dict[str, Solve] = {
@@ -149,6 +149,7 @@ def entrants(field: Field, tolerance: tuple[float, float] | None) -> list[Entran
         "torchdiffeq backprop": peer(torchdiffeq.odeint),
     }
     ways |= {f"odeum {name}": odeum_by(name) for name in GRADIENTS if name not in LEFT_OUT}
+    ways |= {f"odeum {name}, eager": odeum_by(name, "eager") for name in ("discrete", "adjoint")}
     return [Entrant(name, solve, field) for name, solve in ways.items()]
 
 

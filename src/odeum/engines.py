@@ -8,10 +8,10 @@ long; one that is in memory or on disk is used at once.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from odeum.eager.problem import Outcome, Problem
-from odeum.errors import TraceError
+from odeum.errors import InputError, TraceError
 from odeum.gradient import adjoint, discrete
 from odeum.gradient.registry import Gradient, without_gradient
 from odeum.solution import Solution
@@ -19,6 +19,8 @@ from odeum.types import Tensor
 
 if TYPE_CHECKING:
     from odeum.compile.engine import Prepared
+
+Made = TypeVar("Made")
 
 LONG = 1000
 """Tried steps after which a solve is better compiled than waited for."""
@@ -100,22 +102,38 @@ def solve(problem: Problem, gradient: Gradient, engine: str) -> Solved:
         return _eagerly(problem, gradient, "the environment says ODEUM_ENGINE=eager")
     if engine == "eager":
         return _eagerly(problem, gradient, 'asked for with engine="eager"')
+    if engine == "fused":
+        return _fused(_prepared(problem, gradient), gradient, 'asked for with engine="fused"')
+    prepared = _attempted(lambda: _prepared(problem, gradient))
+    if isinstance(prepared, str):
+        return _eagerly(problem, gradient, prepared)
+    if prepared.is_large:
+        why = "the field is large, and torch's own kernels take all rows at once"
+        return _eagerly(problem, gradient, why)
+    reason = "the field is compiled"
+    if not prepared.is_ready():
+        watched = replace(problem, on_progress=_Patience(problem.on_progress))
+        try:
+            why = "a field is compiled when it is solved a second time"
+            return _eagerly(watched, gradient, why)
+        except _TakesLong:
+            reason = f"the field is compiled, for its first solve takes more than {LONG} steps"
+    kernel = _attempted(prepared.kernel)
+    if isinstance(kernel, str):
+        return _eagerly(problem, gradient, kernel)
+    return _fused(prepared, gradient, reason)
+
+
+def _attempted(make: Callable[[], Made]) -> Made | str:
+    """What is made, or why it cannot be: whatever goes wrong, the eager engine still solves."""
     try:
-        prepared = _prepared(problem, gradient)
-        if engine == "fused":
-            return _fused(prepared, gradient, 'asked for with engine="fused"')
-        if prepared.is_ready():
-            return _fused(prepared, gradient, "the field is compiled")
+        return make()
     except TraceError as error:
-        if engine == "fused":
-            raise
-        return _eagerly(problem, gradient, str(error))
-    watched = replace(problem, on_progress=_Patience(problem.on_progress))
-    try:
-        return _eagerly(watched, gradient, "a field is compiled when it is solved a second time")
-    except _TakesLong:
-        reason = f"the field is compiled, for its first solve takes more than {LONG} steps"
-        return _fused(prepared, gradient, reason)
+        return str(error)
+    except InputError:
+        raise
+    except Exception as error:
+        return f"the field could not be compiled: {type(error).__name__}: {error}"
 
 
 def _eagerly(problem: Problem, gradient: Gradient, reason: str) -> Solved:
@@ -139,7 +157,7 @@ def _natively(problem: Problem) -> Outcome:
 
 
 def _prepared(problem: Problem, gradient: Gradient) -> "Prepared":
-    exact = gradient is discrete.solve
+    exact = gradient == discrete.solve
     if not (exact or gradient is without_gradient or _solves_backwards(gradient)):
         raise refusal('the fused engine has gradient="discrete", "adjoint" and "none"')
     from odeum.compile import engine as fused  # loaded when used: it brings LLVM

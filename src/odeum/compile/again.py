@@ -72,7 +72,7 @@ def kind_of(field: Any, y0: Any, ts: Any, *options: Any) -> Any:
     """
     if type(y0) is not Tensor or y0.ndim != 2 or type(ts) is not Tensor or ts.dtype is not y0.dtype:
         return None
-    if y0.is_cuda or torch.is_autocast_enabled("cpu"):
+    if y0.is_cuda or torch.is_autocast_enabled("cpu") or ts.ndim == 0 or len(ts) < 2:
         return None
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return None

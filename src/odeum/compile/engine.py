@@ -4,6 +4,7 @@ Joins a trace, its derivative, a kernel and torch's autograd.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,6 +28,16 @@ from odeum.methods import ExplicitRungeKutta
 from odeum.solution import Status
 from odeum.types import Tensor
 
+LARGEST_STACK = 4 * 2**20
+"""Bytes of stack that a kernel may take."""
+
+LARGE = 2**20
+"""Bytes of shared tensors beyond which torch's own kernels are the better ones: they do not fit
+into a core's memory, and torch reads them once for all rows."""
+
+FEW = 32
+"""Rows up to which that does not matter."""
+
 UNLIMITED = 2**62
 """Tried steps that no solve will have."""
 
@@ -37,6 +48,8 @@ def why_not(problem: Problem) -> str | None:
     """Why the engine cannot take a problem, whatever its field is; None where it can."""
     if not isinstance(problem.method, ExplicitRungeKutta):
         return "the fused engine runs explicit Runge-Kutta methods, and this is none"
+    if not len(problem.y0):
+        return "the fused engine has nothing to do where there are no rows"
     return None
 
 
@@ -73,6 +86,13 @@ class Prepared:
             named = {name for name, x in self._inputs.items() if x.requires_grad}
             wanted = frozenset(named | {"state", "time"})
         self._plan = _Plan(problem, self.compiled, wanted)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether torch's own kernels, which take all rows at once, are the better ones."""
+        program = self.compiled.traced.graph
+        shared = sum(self._inputs[node.name].nbytes for node in program.of_role("shared"))
+        return shared > LARGE and len(self.problem.y0) > FEW
 
     def is_ready(self) -> bool:
         """Whether machine code is there, in memory or on disk, or has been asked for before."""
@@ -199,7 +219,16 @@ class _Plan:
         """The kernel, compiled where there is none yet."""
         kernels = self._compiled.kernels
         if self._key not in kernels:
-            kernels[self._key] = kernel_of(self._spec(), machine())
+            spec = self._spec()
+            if spec.stack_size > LARGEST_STACK and spec.layout.registers > 1:
+                spec = replace(spec, layout=replace(spec.layout, registers=1))
+            if spec.stack_size > LARGEST_STACK:
+                raise TraceError(
+                    f"the field computes with {spec.stack_size / 2**20:.0f} MB at a time, too much "
+                    'for a kernel: leave engine="auto", or give "eager"',
+                    operation="solve",
+                )
+            kernels[self._key] = kernel_of(spec, machine())
         return kernels[self._key]
 
     def _spec(self) -> Spec:

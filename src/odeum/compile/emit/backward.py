@@ -94,6 +94,7 @@ class BackwardCode(GroupCode):
         none = self.code.value(ir.Constant(self.spec.times, None))
         accept = [record.get("h", register) != none for register in self.registers]
         t, h = self._start_of(record, accept)
+        self._field_context = self._context_of(accept)
         hits = [
             self._hit(self._last_output(register), t[register], accept[register], register)
             for register in self.registers
@@ -145,6 +146,22 @@ class BackwardCode(GroupCode):
                     self.code.store(value, target, element)
         return t, h
 
+    def _context_of(self, mask: Sequence[Value]) -> tuple[ir.Value, ir.Value]:
+        """What the field reads besides times and states; of rows as :meth:`_start_of` has them."""
+        code, layout = self.code, self.layout
+        shared, own = self.context
+        size = sum(node.size for node in self.spec.program.row)
+        if not size or layout.n_rows == 1:
+            return shared, own
+        alike = self.block.where("row_alike")
+        lacking = code.any_of([~x for x in mask])
+        with code.when(lacking), code.loop(size) as i:
+            places = [code.add(code.times(i, layout.registers), r) for r in self.registers]
+            values = [code.load(own, layout.lane, place) for place in places]
+            for place, value in zip(places, self._substituted(values, mask), strict=True):
+                code.store(value, alike, place)
+        return shared, code.builder.select(lacking, alike, own)
+
     def _substituted(self, values: Sequence[Value], accept: Sequence[Value]) -> list[Value]:
         """Values, with those of one lane that a mask holds in wherever it does not hold."""
         width = self.layout.width
@@ -175,7 +192,7 @@ class BackwardCode(GroupCode):
             stages.advance_to(self._y, hy, self._derivatives.rows[j], stage.where("y"))
             for register, time in enumerate(self.as_states(stages.times(t, h, j))):
                 stage.set("t", time, register)
-            code.call(self._pulls.recording, *self.context, stage.pointer, stages.k_at(j))
+            code.call(self._pulls.recording, *self._field_context, stage.pointer, stages.k_at(j))
 
     def _stage(self, j: int) -> Block:
         where_ = self.code.offset(self._stage_memory, j * self._fields.size)
@@ -309,7 +326,7 @@ class BackwardCode(GroupCode):
     def _pull(self, j: int) -> None:
         self.code.call(
             self._pulls.pull,
-            *self.context,
+            *self._field_context,
             self._stage(j).pointer,
             self._g_k_at(j),
             self._g_stage_t,
@@ -348,7 +365,8 @@ class BackwardCode(GroupCode):
         with code.when(code.any_of(moved)):
             self._load_start(moved)
             stage = self._stage(0)
-            code.call(self._pulls.recording, *self.context, stage.pointer, stages.k_at(0))
+            self._field_context = self._context_of(moved)
+            code.call(self._pulls.recording, *self._field_context, stage.pointer, stages.k_at(0))
             for element, register in stages.elements():
                 g = where(moved[register], self.block.get("g_k", element), self._zero())
                 self._put_g_k(0, element, g)

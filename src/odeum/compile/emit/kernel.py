@@ -7,7 +7,7 @@ from fractions import Fraction
 from llvmlite import ir
 
 from odeum.compile.emit.blocks import Fields
-from odeum.compile.emit.code import I32, I64, POINTER, Code, vector_of
+from odeum.compile.emit.code import I32, I64, POINTER, Code, bytes_of, vector_of
 from odeum.compile.emit.places import Layout
 from odeum.compile.emit.values import DOUBLE, Value
 from odeum.compile.ir import Graph, Node
@@ -190,6 +190,8 @@ class Spec:
             met_non_finite=(self.integers, n),
             numbers=(I64, 4),  # TRIED, RECORDED, BEGUN and DONE of groups.py
             row=(lane, n * sum(node.size for node in self.program.row)),
+            # Row inputs in a step that not all rows take, see the backward sweep.
+            row_alike=(lane, n * sum(node.size for node in self.program.row) * self.records),
             g_index=(self.integers, n),
             g_y=(lane, n * self.dim * self.records),
             g_k=(lane, n * self.dim * self.records),
@@ -231,6 +233,20 @@ class Spec:
                 for node in self.program.wanted("shared")
             }
         )
+
+    @property
+    def stack_size(self) -> int:
+        """About how many bytes of stack a thread takes."""
+        number = bytes_of(self.layout.lane) * self.layout.registers
+        derivatives = self.derivatives.n
+        graphs = (self.program.forward, self.program.recording, self.program.backward)
+        sizes = [sum(x.size for x in graph.nodes()) for graph in graphs if graph is not None]
+        # Stages, what each leaves for its way back, and the deepest call.
+        own = 4 * derivatives * self.dim
+        if self.records:
+            widest = [max(x.shape, default=1) for x in self.program.wanted("shared")]
+            own += derivatives * (sum(x.size for x in self.program.saved) + 4 * sum(widest))
+        return number * (own + max(sizes))
 
     def is_outer(self, node: Node) -> bool:
         """Whether the gradient of an input is an outer product for each row and stage."""

@@ -22,6 +22,12 @@ VOID = ir.VoidType()
 MAX_THREADS = 64
 """The most threads an entry point may be asked for."""
 
+STACK_SIZE = 16 * 2**20
+"""Bytes of stack of a thread: systems differ in what they give unasked."""
+
+ATTRIBUTES_SIZE = 256
+"""Room for the attributes of a thread, whose size is the system's; none needs as much."""
+
 _TASK = Fields.of(arguments=(POINTER, 1), thread=(I64, 1), handle=(I64, 1), failed=(I32, 1))
 
 
@@ -150,12 +156,16 @@ def _emit_threads(
         at = code.builder.mul(thread, code.integer(_TASK.size))
         return Block(code, _TASK, code.offset(tasks, at))
 
+    attributes = code.room(ir.IntType(8), ATTRIBUTES_SIZE)
+    code.call(_external(module, "pthread_attr_init", POINTER), attributes)
+    set_size = _external(module, "pthread_attr_setstacksize", POINTER, I64)
+    code.call(set_size, attributes, code.integer(STACK_SIZE))
     with code.loop(n_threads, start=1) as thread:
         task = task_of(thread)
         task.set("arguments", code.value(pointer))
         task.set("thread", code.value(thread))
-        nothing = ir.Constant(POINTER, None)
-        failed = code.call(_create(module), task.where("handle"), nothing, start, task.pointer)
+        create, handle = _create(module), task.where("handle")
+        failed = code.call(create, handle, attributes, start, task.pointer)
         task.set("failed", code.value(failed))
     code.call(worker, pointer, code.integer(0))
     with code.loop(n_threads, start=1) as thread:

@@ -97,7 +97,7 @@ class Solve:
         self.kernel = kernel
         n_rows, n_times = y0.shape[0], ts.shape[0]
         self._n_groups = n_groups = -(-n_rows // kernel.rows_at_once)
-        self._n_threads = n_threads = min(n_threads, n_groups, MAX_THREADS)
+        self._n_threads = n_threads = max(min(n_threads, n_groups, MAX_THREADS), 1)
         self.ys = torch.empty((n_times, *y0.shape), dtype=y0.dtype)
         self.counts = np.empty((4, n_rows), np.int64)
         self._groups = np.zeros(n_groups * kernel.group_size, np.uint8)
@@ -151,7 +151,7 @@ class Solve:
                 recorded[:] = 0
                 tape = self._new_tape(2 * tape.capacity)
         tape.n_records = recorded.copy()
-        n_records = sum(int(part.n_records.max()) for part in self._tapes)
+        n_records = sum(int(part.n_records.max(initial=0)) for part in self._tapes)
         kernel.usual_steps = n_records + n_records // 4 + 8
 
     def _new_tape(self, capacity: int) -> Tape:
