@@ -147,7 +147,7 @@ class Outputs:
     def ys(self) -> Tensor:
         """[time, batch, dim]."""
         self._flush()
-        return self._ys.view(self.times.n_times, self._n_rows, -1)
+        return self._ys.view(self.times.n_times, self._n_rows, self._ys.shape[1])
 
 
 class Interpolant:

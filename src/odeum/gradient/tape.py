@@ -98,7 +98,8 @@ class Tape:
         n_bytes = stored_bytes(cut.start.k, cut.leaves)
         self.start = cut.start if n_bytes <= ROOM_BYTES else None
         # Its value is kept besides: the stages of a step, of which the sums of them are made.
-        self._bytes_per_evaluation = n_bytes / len(cut.k0) + cut.k0[0].nbytes
+        n_rows = max(len(cut.k0), 1)
+        self._bytes_per_evaluation = (n_bytes + cut.k0.nbytes) / n_rows
         self._room = float(ROOM_BYTES)
         self._recorded: Recorded | None = None
 

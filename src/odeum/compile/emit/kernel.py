@@ -10,7 +10,7 @@ from odeum.compile.emit.blocks import Fields
 from odeum.compile.emit.code import I32, I64, POINTER, Code, bytes_of, vector_of
 from odeum.compile.emit.places import Layout
 from odeum.compile.emit.values import DOUBLE, Value
-from odeum.compile.ir import Graph, Node
+from odeum.compile.ir import VIEWS, Graph, Node
 from odeum.control import Controller
 from odeum.tableaus import RKTableau
 
@@ -240,12 +240,18 @@ class Spec:
         number = bytes_of(self.layout.lane) * self.layout.registers
         derivatives = self.derivatives.n
         graphs = (self.program.forward, self.program.recording, self.program.backward)
-        sizes = [sum(x.size for x in graph.nodes()) for graph in graphs if graph is not None]
+        sizes = [
+            sum(x.size for x in graph.nodes() if x.op != "input" and x.op not in VIEWS)
+            for graph in graphs
+            if graph is not None
+        ]
         # Stages, what each leaves for its way back, and the deepest call.
         own = 4 * derivatives * self.dim
         if self.records:
-            widest = [max(x.shape, default=1) for x in self.program.wanted("shared")]
-            own += derivatives * (sum(x.size for x in self.program.saved) + 4 * sum(widest))
+            matrices = [x for x in self.program.wanted("shared") if self.is_outer(x)]
+            factors = sum(sum(x.shape) for x in matrices)
+            turned = max((x.shape[1] for x in matrices), default=0)
+            own += derivatives * (sum(x.size for x in self.program.saved) + factors + turned)
         return number * (own + max(sizes))
 
     def is_outer(self, node: Node) -> bool:
