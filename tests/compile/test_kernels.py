@@ -23,7 +23,7 @@ def decaying(rate: float = 0.7):
     gain = torch.tensor(1.3)
 
     def field(t, y):
-        return -rate * gain * torch.tanh(y)
+        return -rate * gain.to(y.dtype) * torch.tanh(2 * y)
 
     return field
 
@@ -102,16 +102,17 @@ def test_names_tell_kernels_apart(compilations, monkeypatch):
 
     def written_elsewhere(t, y):
         # The same operations on another line.
-        return -0.7 * gain * torch.tanh(y)
+        return -0.7 * gain * torch.tanh(2 * y)
 
     assert key(decaying()) == plain
+    assert key(decaying(0.8)) == plain  # what no row changes is computed before
     assert key(written_elsewhere) == plain
-    assert key(decaying(), -2 * states(4, 2)) == plain
+    assert key(decaying(), -2 * states(6, 2)) == plain
     assert key(decaying(), rtol=1e-8) == plain
     assert key(decaying(), step=odeum.StepOptions(first=0.1, max=0.3)) == plain
     others = [
-        key(decaying(0.8)),
-        key(lambda t, y: -0.7 * gain * torch.sin(y)),
+        key(lambda t, y: -0.7 * gain * torch.sin(2 * y)),
+        key(lambda t, y: -0.7 * gain * torch.tanh(3 * y)),
         key(decaying(), states(5, 3)),
         key(decaying(), states(1, 2)),
         key(decaying(), states(5, 2).float(), TS.float()),
