@@ -8,14 +8,13 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from odeum.lab.bench.entrants.record import Answer, Entrant
+from odeum.lab.bench.threads import threads
 
 TURN = 0.05
 """Seconds that a turn of short solves takes."""
@@ -140,25 +139,15 @@ def _ready(entrant: Entrant, reference: Answer) -> _Runner:
 
 
 def _warm(entrant: Entrant, reference: Answer) -> _Runner:
-    with _threads_of(entrant):
+    with threads(entrant.n_threads):
         error = error_of(entrant.answer(entrant.run()), reference)
         seconds = _seconds(entrant)
     return _Runner(entrant, max(1, min(MOST_CALLS, int(TURN / seconds))), error)
 
 
 def _turn(runner: _Runner) -> float:
-    with _threads_of(runner.entrant):
+    with threads(runner.entrant.n_threads):
         return statistics.median(_seconds(runner.entrant) for _ in range(runner.n_calls))
-
-
-@contextmanager
-def _threads_of(entrant: Entrant) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(entrant.n_threads or threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _seconds(entrant: Entrant) -> float:
