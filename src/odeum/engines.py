@@ -8,6 +8,8 @@ long; one that is in memory or on disk is used at once.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from odeum.eager.problem import Outcome, Problem
@@ -62,24 +64,25 @@ def kind_of(engine: str, field: Any, y0: Any, ts: Any, *options: Any) -> Any:
     """
     if engine == "eager" or (engine == "auto" and not compiles_unasked()):
         return None
-    from odeum.compile import again  # loaded when used: it brings LLVM
-
-    return again.kind_of(field, y0, ts, *options)
+    return _again().kind_of(field, y0, ts, *options)
 
 
 def solve_again(*arguments: Any, raises: bool) -> Solution | None:
     """Solves what is like a solve before, see :func:`odeum.compile.again.solve`."""
-    from odeum.compile import again
+    return _again().solve(*arguments, raises=raises)
 
-    return again.solve(*arguments, raises=raises)
+
+@cache
+def _again() -> ModuleType:
+    from odeum.compile import again  # loaded when used: it brings LLVM
+
+    return again
 
 
 def remember(kind: Any, solved: Solved, gradient: Gradient) -> None:
     """Keeps what a solve by the fused engine leaves behind for others like it."""
     if solved.prepared is not None:
-        from odeum.compile import again
-
-        again.remember(kind, solved.prepared, gradient=gradient is not without_gradient)
+        _again().remember(kind, solved.prepared, gradient=gradient is not without_gradient)
 
 
 def compiles_unasked() -> bool:

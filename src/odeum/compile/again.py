@@ -41,20 +41,23 @@ class _Remembered:
         self.gradient = gradient
         self.n_threads = prepared.n_threads
         self.kernels: dict[tuple[bool, ...] | None, Kernel] = {}
-        self._names = tuple(compiled.traced.inputs)
-        self._places = tuple(place for place, _ in compiled.traced.inputs.values())
-        self._order: tuple[str, ...] = ()
+        self._dtype = prepared.problem.y0.dtype
+        self._order: list[str] = []
+        self._places: list[int] | None = None
 
     def add(self, kernel: Kernel, wants: tuple[bool, ...] | None) -> None:
         """Remembers the kernel for inputs of which these want gradients."""
         program = kernel.spec.program
-        self._order = tuple(node.name for node in (*program.shared, *program.row))
+        self._order = [node.name for node in (*program.shared, *program.row)]
+        if self.compiled.is_read_as_found:
+            self._places = [self.compiled.traced.inputs[name][0] for name in self._order]
         self.kernels[wants] = kernel
 
     def tensors(self, found: tuple[Tensor, ...]) -> list[Tensor]:
         """What a kernel reads, from what the guard found."""
-        values = {name: found[i] for name, i in zip(self._names, self._places, strict=True)}
-        inputs = self.compiled.inputs(values)
+        if self._places is not None:
+            return [found[i] for i in self._places]
+        inputs = self.compiled.inputs(self.compiled.traced.named(found, self._dtype))
         return [inputs[name] for name in self._order]
 
 
@@ -72,19 +75,14 @@ def kind_of(field: Any, y0: Any, ts: Any, *options: Any) -> Any:
     """
     if type(y0) is not Tensor or y0.ndim != 2 or type(ts) is not Tensor or ts.dtype is not y0.dtype:
         return None
-    if y0.is_cuda or torch.is_autocast_enabled("cpu") or ts.ndim == 0 or len(ts) < 2:
+    if y0.is_cuda or torch.is_autocast_enabled("cpu") or ts.ndim == 0 or ts.shape[0] < 2:
         return None
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return None
     n_rows, dim = y0.shape
     if ts.ndim == 2 and ts.shape[1] != n_rows:
         return None
-    kind = (make_of(field), n_rows, dim, y0.dtype, ts.ndim, torch.get_num_threads(), options)
-    try:
-        hash(kind)
-    except TypeError:  # tolerances that are tensors
-        return None
-    return kind
+    return (make_of(field), n_rows, dim, y0.dtype, ts.ndim, torch.get_num_threads(), options)
 
 
 def solve(
@@ -108,7 +106,11 @@ def solve(
         eagerly: the states at the output times by the eager engine, recorded by autograd.
         raises: whether a row that fails is an error, which is then left to others to explain.
     """
-    for known in _remembered.get(kind, ()):
+    try:
+        entries = _remembered.get(kind, ())
+    except TypeError:  # options that have no hash, as tolerances that are tensors
+        return None
+    for known in entries:
         found = known.matched(field, args, None)
         if not isinstance(found, int):
             break
@@ -119,7 +121,7 @@ def solve(
     if known.gradient and torch.is_grad_enabled():
         wants = _wants(y0, ts, tensors)
     kernel = known.kernels.get(wants)
-    if kernel is None or not len(y0):
+    if kernel is None or not y0.shape[0]:
         return None
     run = Run(kernel, known.control, known.n_threads, eagerly, None)
     ys = run.solve(y0, ts, tensors) if wants is None else Fused.apply(run, y0, ts, *tensors)
@@ -138,7 +140,10 @@ def _wants(y0: Tensor, ts: Tensor, tensors: list[Tensor]) -> tuple[bool, ...] | 
 
 def remember(kind: Any, prepared: Prepared, *, gradient: bool) -> None:
     """Keeps what a solve leaves behind for others like it."""
-    entries = _remembered.setdefault(kind, [])
+    try:
+        entries = _remembered.setdefault(kind, [])
+    except TypeError:
+        return
     _remembered.move_to_end(kind)
     while len(_remembered) > KINDS:
         _remembered.popitem(last=False)

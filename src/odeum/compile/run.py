@@ -47,9 +47,9 @@ class Run:
             ts: output times, [time] or [time, batch].
             tensors: what the kernel reads, in the order of its inputs.
         """
-        y0, ts, *tensors = (
+        y0, ts, *tensors = [
             x if x.is_contiguous() else x.detach().contiguous() for x in (y0, ts, *tensors)
-        )
+        ]
         solved = Solve(self.kernel, self._control, y0, ts, tensors, self._n_threads)
         solved.forward()
         self.solved = solved
@@ -65,12 +65,13 @@ class Run:
     def failed(self) -> bool:
         """Whether a row did not arrive."""
         assert self.solved is not None
-        return bool(self.solved.counts[0].any())
+        return self.solved.n_failed > 0
 
     def status_and_stats(self) -> tuple[Tensor, Stats]:
         """How each row ended and the work it took."""
         assert self.solved is not None
-        status, n_evaluations, n_accepted, n_rejected = torch.from_numpy(self.solved.counts)
+        counts = torch.from_numpy(self.solved.counts)
+        status, n_evaluations, n_accepted, n_rejected = counts.unbind(0)
         return status, Stats(n_evaluations, n_accepted, n_rejected)
 
     def pull(self, g_ys: Tensor) -> list[Tensor | None]:

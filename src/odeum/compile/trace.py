@@ -5,6 +5,7 @@ several rows and differentiated, and held against the graph. Knows no solver and
 """
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -70,9 +71,13 @@ class Traced:
         found = self.guard.matched(field.field, field.args, field.integrals)
         if isinstance(found, int) or (self.single and field.structure.batch_shape != (1,)):
             return None
+        return self.named(found, field.structure.dtype)
+
+    def named(self, found: Sequence[Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """The tensors that the guard found by name, in the dtype of the state."""
         values = {name: found[i] for name, (i, _) in self.inputs.items()}
         for name in self.converted:
-            values[name] = values[name].to(field.structure.dtype)
+            values[name] = values[name].to(dtype)
         return values
 
 

@@ -291,6 +291,8 @@ class ForwardCode(GroupCode):
         for register in self.registers:
             rows, real = self.rows(register), self.is_real(register)
             self._output_code.leave_out(rows, real, register)
+            failed = real & (self.block.get("status", register) != int(Status.SUCCESS))
+            self.arguments.count("n_failed", self.code.builder.zext(self.code.any(failed), I64))
             for name in ("status", "n_evaluations", "n_accepted", "n_rejected"):
                 value = self.block.get(name, register).to_int(I64)
                 scatter(self.code, value, self.arguments.address(name), rows, real)

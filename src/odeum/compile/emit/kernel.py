@@ -263,7 +263,18 @@ class Spec:
 
 ARGUMENTS = (
     *("n_rows", "n_times", "n_groups", "n_threads", "n_tries", "max_steps", "capacity"),
-    *("n_unfinished", "first_call", "last_call", "ts", "y0", "ys", "groups", "tape", "threads"),
+    *(
+        "n_unfinished",
+        "n_failed",
+        "first_call",
+        "last_call",
+        "ts",
+        "y0",
+        "ys",
+        "groups",
+        "tape",
+        "threads",
+    ),
     *("rtol", "atol", "sizes", "shared", "row"),
     *("status", "n_evaluations", "n_accepted", "n_rejected"),
     *("g_ys", "g_y0", "g_ts", "g_shared", "g_row"),

@@ -82,7 +82,6 @@ class Solve:
 
     Attributes:
         ys: states at the output times, [time, batch, dim]; NaN where a row never arrived.
-        counts: status, evaluations, accepted and rejected steps, [4, batch].
     """
 
     def __init__(
@@ -97,15 +96,16 @@ class Solve:
         self.kernel = kernel
         n_rows, n_times = y0.shape[0], ts.shape[0]
         self._n_groups = n_groups = -(-n_rows // kernel.rows_at_once)
-        self._n_threads = n_threads = max(min(n_threads, n_groups, MAX_THREADS), 1)
-        self.ys = torch.empty((n_times, *y0.shape), dtype=y0.dtype)
-        self.counts = np.empty((4, n_rows), np.int64)
-        self._groups = np.zeros(n_groups * kernel.group_size, np.uint8)
+        self._n_threads = n_threads = min(n_threads, n_groups, MAX_THREADS)
+        self.ys = torch.empty((n_times, n_rows, y0.shape[1]), dtype=y0.dtype)
+        # Counts first, then groups: one piece of memory, for small solves are over soon.
+        self._start_of_groups = 32 * n_rows
+        self._memory = memory = np.zeros(32 * n_rows + n_groups * kernel.group_size, np.uint8)
         self._tapes: list[Tape] = []
         self._table = (ctypes.c_int64 * (len(tensors) + 1))(*[x.data_ptr() for x in tensors])
         # Held for as long as the kernel may read them.
         self._held = (control, y0, ts, tensors)
-        counts, table = _address(self.counts), ctypes.addressof(self._table)
+        counts, table = _address(memory), ctypes.addressof(self._table)
         self._arguments = _ArgumentArray(
             n_rows,
             n_times,
@@ -115,12 +115,13 @@ class Solve:
             control.max_steps,
             0,  # capacity
             0,  # n_unfinished
+            0,  # n_failed
             0,  # first_call
             0,  # last_call
             ts.data_ptr(),
             y0.data_ptr(),
             self.ys.data_ptr(),
-            _address(self._groups),
+            counts + self._start_of_groups,
             0,  # tape
             0,  # threads
             control.rtol,
@@ -133,6 +134,20 @@ class Solve:
             counts + 16 * n_rows,
             counts + 24 * n_rows,
         )
+
+    @property
+    def counts(self) -> Array:
+        """Status, evaluations, accepted and rejected steps, [4, batch]."""
+        return self._memory[: self._start_of_groups].view(np.int64).reshape(4, -1)
+
+    @property
+    def n_failed(self) -> int:
+        """In how many registers of rows one did not arrive."""
+        return self._arguments[_PLACES["n_failed"]]
+
+    @property
+    def _groups(self) -> Array:
+        return self._memory[self._start_of_groups :]
 
     def forward(self) -> None:
         """Solves, and keeps the steps where the kernel records them."""
