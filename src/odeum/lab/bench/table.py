@@ -37,7 +37,7 @@ def cells(workload: Workload, result: Result) -> tuple[str, ...]:
         >>> from odeum.lab.bench.workloads import find
         >>> peer = Result("diffrax, vmap", (0.003, 0.004), (2.0, 3.0), 1e-6)
         >>> cells(find("mlp-128"), peer)
-        ('diffrax, vmap', '3.500', '2.50', '1.0e-06', '2', 'yes')
+        ('diffrax, vmap', '3.50', '2.50', '1.0e-06', '2', 'yes')
     """
     if result.failure:
         return (result.name, "failed", *[""] * 4)
