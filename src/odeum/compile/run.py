@@ -87,9 +87,11 @@ class Run:
         """That of the backward pass: every step is taken again, and the first evaluation."""
         assert self.solved is not None
         n_accepted = self.solved.counts[2]
-        n_evaluations = n_accepted * self.kernel.n_evaluations + (n_accepted > 0)
-        counts = np.stack([n_evaluations, n_accepted, 0 * n_accepted])
-        return Stats(*torch.from_numpy(counts))
+        counts = np.zeros((3, len(n_accepted)), np.int64)
+        counts[0] = n_accepted * self.kernel.n_evaluations + (n_accepted > 0)
+        counts[1] = n_accepted
+        n_evaluations, n_steps, n_rejected = torch.from_numpy(counts).unbind(0)
+        return Stats(n_evaluations, n_steps, n_rejected)
 
 
 class Fused(torch.autograd.Function):

@@ -1,7 +1,6 @@
 """Calls of a kernel: memory for it, steps in parts where the tape fills, and its way back."""
 
 import ctypes
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,13 @@ TRIES_AT_ONCE = 20_000
 
 Array = np.ndarray
 _ArgumentArray = ctypes.c_int64 * len(ARGUMENTS)
-_PLACES = {name: i for i, name in enumerate(ARGUMENTS)}
+_CAPACITY, _UNFINISHED, _FAILED, _FIRST_CALL, _LAST_CALL, _TAPE, _THREADS, _GRADIENTS = (
+    ARGUMENTS.index(name)
+    for name in (
+        *("capacity", "n_unfinished", "n_failed", "first_call", "last_call"),
+        *("tape", "threads", "g_ys"),
+    )
+)
 
 
 class Control:
@@ -143,7 +148,7 @@ class Solve:
     @property
     def n_failed(self) -> int:
         """In how many registers of rows one did not arrive."""
-        return self._arguments[_PLACES["n_failed"]]
+        return self._arguments[_FAILED]
 
     @property
     def _groups(self) -> Array:
@@ -173,7 +178,7 @@ class Solve:
         memory = np.empty(self._n_groups * capacity * self.kernel.record_size, np.uint8)
         tape = Tape(memory, capacity, np.zeros(0))
         self._tapes.append(tape)
-        self._set(tape=_address(memory), capacity=capacity)
+        self._arguments[_TAPE], self._arguments[_CAPACITY] = _address(memory), capacity
         return tape
 
     def backward(self, g_ys: Tensor) -> "Cotangents":
@@ -182,41 +187,38 @@ class Solve:
         Args:
             g_ys: cotangents of the states at the output times, [time, batch, dim], contiguous.
         """
-        kernel, spec = self.kernel, self.kernel.spec
+        kernel, arguments = self.kernel, self._arguments
         assert kernel.backward is not None
         _, y0, ts, _ = self._held
         threads = np.zeros(self._n_threads * kernel.thread_size, np.uint8)
         g_y0 = torch.empty_like(y0)
+        g_shared = torch.empty(sum(kernel.sizes), dtype=y0.dtype)
         g_row = [y0.new_empty(len(y0), *shape) for shape in kernel.row_shapes]
-        sizes = [math.prod(shape) for shape in kernel.shapes]
-        g_shared = y0.new_empty(sum(sizes))
+        table = (ctypes.c_int64 * (len(g_row) + 1))(*[x.data_ptr() for x in g_row])
         g_ts = None
-        if spec.wants_times:
-            own = () if spec.per_row_times else (self._n_threads,)
+        if kernel.spec.wants_times:
+            own = () if kernel.spec.per_row_times else (self._n_threads,)
             g_ts = ts.new_zeros(*own, *ts.shape)
-        table = np.array([x.data_ptr() for x in g_row] or [0], np.int64)
-        self._set(
-            threads=_address(threads),
-            g_ys=g_ys.data_ptr(),
-            g_y0=g_y0.data_ptr(),
-            g_ts=0 if g_ts is None else g_ts.data_ptr(),
-            g_shared=g_shared.data_ptr(),
-            g_row=_address(table),
-        )
+        arguments[_THREADS] = _address(threads)
+        arguments[_GRADIENTS : _GRADIENTS + 5] = [
+            g_ys.data_ptr(),
+            g_y0.data_ptr(),
+            0 if g_ts is None else g_ts.data_ptr(),
+            g_shared.data_ptr(),
+            ctypes.addressof(table),
+        ]
         recorded = self._recorded()
         for i, tape in enumerate(reversed(self._tapes)):
             recorded[:] = tape.n_records
-            self._set(
-                tape=_address(tape.memory),
-                capacity=tape.capacity,
-                first_call=i == 0,
-                last_call=i == len(self._tapes) - 1,
-            )
+            arguments[_TAPE], arguments[_CAPACITY] = _address(tape.memory), tape.capacity
+            arguments[_FIRST_CALL], arguments[_LAST_CALL] = i == 0, i == len(self._tapes) - 1
             self._call(kernel.backward)
-        if g_ts is not None and not spec.per_row_times:
+        if g_ts is not None and not kernel.spec.per_row_times:
             g_ts = g_ts.sum(0)
-        parts = g_shared.split(sizes) if sizes else ()
-        shared = [part.view(shape) for part, shape in zip(parts, kernel.shapes, strict=True)]
+        shared = []
+        if kernel.sizes:
+            parts = g_shared.split(kernel.sizes)
+            shared = [part.view(shape) for part, shape in zip(parts, kernel.shapes, strict=True)]
         return Cotangents(g_y0, g_ts, [*shared, *g_row])
 
     def of_row(self, name: str, row: int) -> Tensor:
@@ -270,16 +272,12 @@ class Solve:
         words = self._groups.view(np.int64)
         return words[self.kernel.numbers_at // 8 + RECORDED :: self.kernel.group_size // 8]
 
-    def _set(self, **arguments: int) -> None:
-        for name, value in arguments.items():
-            self._arguments[_PLACES[name]] = value
-
     def _call(self, entry: EntryPoint) -> int:
         """Calls an entry point; returns the number of groups that have not come to their ends."""
         arguments = self._arguments
-        arguments[_PLACES["n_unfinished"]] = 0
+        arguments[_UNFINISHED] = 0
         entry(ctypes.addressof(arguments))
-        return arguments[_PLACES["n_unfinished"]]
+        return arguments[_UNFINISHED]
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Kernel:
         record_size: bytes of what is kept of a step of a group; 0 where nothing is.
         thread_size: bytes of the gradients that a thread adds up.
         shapes: of the gradients of what rows share.
+        sizes: numbers in them.
         row_shapes: of those that each row has of its own.
         places: of each input, which of those gradients it gets, the shared ones first; None
             where it wants none.
@@ -60,6 +61,7 @@ class Kernel:
         program = spec.program
         wanted = program.wanted("shared"), program.wanted("row")
         self.shapes, self.row_shapes = ([node.shape for node in nodes] for nodes in wanted)
+        self.sizes = [node.size for node in wanted[0]]
         names = [node.name for nodes in wanted for node in nodes]
         self.places = [
             names.index(node.name) if node.name in names else None
