@@ -35,6 +35,7 @@ class BeginningCode:
         """All of it."""
         group = self._group
         code, spec = group.code, group.spec
+        group.choose_rows()
         self._load_rows()
         zero = group.integer(0)
         for register in group.registers:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from odeum.compile.emit.blocks import Block
-from odeum.compile.emit.code import I32, Code, wide
+from odeum.compile.emit.code import I32, I64, Code, wide
 from odeum.compile.emit.kernel import Arguments, Spec
 from odeum.compile.emit.lanes import gather, lane_numbers
 from odeum.compile.emit.values import Value, where
@@ -43,11 +43,18 @@ class GroupCode:
         width = self.layout.width
         return wide(self.code.value(first), width) + lane_numbers(self.code, width)
 
-    def rows(self, register: int) -> Value:
-        """The number of each lane's row; lanes beyond the batch repeat its last row."""
-        numbers = self._numbers(register)
+    def choose_rows(self) -> None:
+        """Says which row each lane has; lanes beyond the batch repeat its last one."""
         last = wide(self.code.value(self.n_rows) - 1, self.layout.width)
-        return where(numbers < last, numbers, last)
+        for register in self.registers:
+            numbers = self._numbers(register)
+            numbers = where(numbers < last, numbers, last)
+            rows = gather(self.code, self.arguments.address("order"), I64, numbers)
+            self.block.set("rows", rows, register)
+
+    def rows(self, register: int) -> Value:
+        """The number of each lane's row."""
+        return self.block.get("rows", register)
 
     def is_real(self, register: int) -> Value:
         """Which lanes hold a row of the batch."""

@@ -171,6 +171,7 @@ class Spec:
         layout = self.layout
         n, lane = layout.registers, layout.lane
         return Fields.of(
+            rows=(vector_of(I64, layout.width), n),
             t=(self.times, n),
             h=(self.times, n),
             end=(self.times, n),
@@ -275,7 +276,7 @@ ARGUMENTS = (
         "tape",
         "threads",
     ),
-    *("rtol", "atol", "sizes", "shared", "row"),
+    *("rtol", "atol", "sizes", "shared", "row", "order"),
     *("status", "n_evaluations", "n_accepted", "n_rejected"),
     *("g_ys", "g_y0", "g_ts", "g_shared", "g_row"),
 )

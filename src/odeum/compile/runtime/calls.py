@@ -11,6 +11,7 @@ from odeum.compile.emit.groups import RECORDED
 from odeum.compile.emit.kernel import ARGUMENTS, SIZES, Spec
 from odeum.compile.emit.module import MAX_THREADS
 from odeum.compile.runtime.kernels import EntryPoint, Kernel
+from odeum.compile.runtime.order import order_of
 from odeum.types import Tensor
 
 TRIES_AT_ONCE = 20_000
@@ -108,6 +109,7 @@ class Solve:
         self._memory = memory = np.zeros(32 * n_rows + n_groups * kernel.group_size, np.uint8)
         self._tapes: list[Tape] = []
         self._table = (ctypes.c_int64 * (len(tensors) + 1))(*[x.data_ptr() for x in tensors])
+        self._order = order_of(y0, kernel.rows_at_once)
         # Held for as long as the kernel may read them.
         self._held = (control, y0, ts, tensors)
         counts, table = _address(memory), ctypes.addressof(self._table)
@@ -134,6 +136,7 @@ class Solve:
             control.sizes,
             table,
             table + 8 * kernel.n_shared,
+            _address(self._order),
             counts,
             counts + 8 * n_rows,
             counts + 16 * n_rows,
@@ -225,7 +228,7 @@ class Solve:
         """What is known of a row: "t", "h", "y" or "k"; [1] or [dim]."""
         layout, fields = self.kernel.spec.layout, self.kernel.spec.group
         _, y0, ts, _ = self._held
-        group, place = divmod(row, layout.n_rows)
+        group, place = divmod(int((self._order == row).nonzero()[0][0]), layout.n_rows)
         register, lane = divmod(place, layout.width)
         like, n = (ts, 1) if name in ("t", "h") else (y0, self.kernel.spec.dim)
         start = group * self.kernel.group_size + fields.offsets[name]
@@ -252,10 +255,12 @@ class Solve:
             shape = (n_groups, tape.capacity, n, layout.registers, layout.width)
             return part.view(shape).movedim(2, -1)
 
-        rows = torch.arange(n_groups * layout.n_rows).view(n_groups, 1, layout.registers, -1)
+        places = torch.arange(n_groups * layout.n_rows)
+        rows = torch.from_numpy(self._order)[places.clamp(max=len(y0) - 1)]
+        places, rows = (x.view(n_groups, 1, layout.registers, -1) for x in (places, rows))
         used = torch.arange(tape.capacity) < torch.from_numpy(tape.n_records)[:, None]
         h = field("h", ts, 1)
-        taken = (h[..., 0] != 0) & used[:, :, None, None] & (rows < len(y0))
+        taken = (h[..., 0] != 0) & used[:, :, None, None] & (places < len(y0))
         n = spec.derivatives.n
         ks = field("ks", y0, n * spec.dim)[taken].view(-1, n, spec.dim)
         return (
