@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 
 EVERYTHING = list(HealthCheck)
 usual = settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     suppress_health_check=EVERYTHING,
@@ -127,7 +127,7 @@ def test_layers(drawn: tuple[int, list[str], list[int]], n_rows: int) -> None:
     check_graphs(Layered(*drawn), drawn[0], n_rows)
 
 
-@settings(usual, max_examples=3)
+@settings(usual, max_examples=2)
 @given(layered, rows)
 def test_solves(drawn: tuple[int, list[str], list[int]], n_rows: int) -> None:
     check_solve(Layered(*drawn), drawn[0], n_rows)
