@@ -31,7 +31,6 @@ from odeum.lab import bench
 from odeum.lab.bench.entrants.with_odeum import entrants as ours
 from odeum.lab.bench.table import HEADER, plain, plain_lines
 
-N_THREADS = 2
 N_PROCESSES = 3
 """That find a kernel on disk; the median counts."""
 
@@ -58,11 +57,11 @@ def first_solves(name: str) -> tuple[float, float]:
         return cold, sorted(seconds() for _ in range(N_PROCESSES))[N_PROCESSES // 2]
 
 
-def setting(libraries: list[str], n_rounds: int) -> str:
+def setting(libraries: list[str], n_threads: int, n_rounds: int) -> str:
     """Where and with what this is measured, in one sentence."""
     packages = ["torch", *libraries, *(["jax"] if "diffrax" in libraries else [])]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-    return f"{_processor()}, {N_THREADS} threads, medians of {n_rounds} rounds; {versions}"
+    return f"{_processor()}, {n_threads} threads, medians of {n_rounds} rounds; {versions}"
 
 
 def _processor() -> str:
@@ -79,20 +78,21 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="+", default=list(bench.WORKLOADS), metavar="NAME")
     parser.add_argument("--against", nargs="+", default=list(bench.LIBRARIES), metavar="LIBRARY")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2, help="of torch and of XLA")
     parser.add_argument("--draw", action="store_true", help="write docs/benchmarks.md's table")
     parser.add_argument("--first", metavar="NAME", help="only this process's first solve")
     chosen = parser.parse_args()
-    torch.set_num_threads(N_THREADS)
+    torch.set_num_threads(chosen.threads)
     if chosen.first:
         print(first_solve(chosen.first))
         return
     if hasattr(os, "sched_setaffinity"):  # XLA sizes its pool by the cores it may use
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:N_THREADS])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: chosen.threads])
     workloads = [bench.find(name) for name in chosen.workloads]
     libraries = [name for name in chosen.against if bench.is_installed(name)]
     if missing := sorted({*chosen.against} - {*libraries}):
         print(f"not installed: {', '.join(missing)} (pip install 'odeum[bench]')")
-    where = setting(libraries, chosen.rounds)
+    where = setting(libraries, chosen.threads, chosen.rounds)
     print(where)
     print(plain(HEADER))
     measured = []

@@ -23,7 +23,11 @@ MARKS = {
     "heyoka": ("D", COLOURS[2]),
     "SciPy": ("^", COLOURS[6]),
 }
-"""Shape and colour of each library: either tells them apart. Whole batches are drawn hollow."""
+"""Shape and colour of each library: either tells them apart."""
+
+HOLLOW = {"whole batch", "adjoint"}
+NAMED = {*HOLLOW, "vmap"}
+"""Modes that are drawn hollow, and those that the legend tells apart."""
 
 
 def write_page(
@@ -51,7 +55,7 @@ def write_page(
 
 
 def draw(measured: Sequence[Compared]) -> Figure:
-    """Ratios on a logarithmic axis, a line for each workload; a bar is a target."""
+    """Ratios on a logarithmic axis, a line for each workload; pale is who was not accurate."""
     with applied():
         figure, ax = plt.subplots(figsize=(8.0, 0.62 * len(measured) + 1.3), layout="constrained")
         dress(ax)
@@ -73,8 +77,14 @@ def draw(measured: Sequence[Compared]) -> Figure:
         ax.set_yticks(range(len(measured)), labels)
         ax.set_ylim(len(measured) - 0.5, -0.9)
         ax.tick_params(axis="y", length=0)
+        names = sorted(shown, key=str.lower)
+        (target,) = ax.plot([], [], "|", color=FAINT, markeredgewidth=1.6)
         figure.legend(
-            shown.values(), shown.keys(), loc="outside upper center", ncols=4, columnspacing=1.4
+            [*(shown[name] for name in names), target],
+            [*names, "target"],
+            loc="outside upper center",
+            ncols=4,
+            columnspacing=1.4,
         )
     return figure
 
@@ -87,22 +97,20 @@ def _points(ax: Axes, i: int, compared: Compared) -> dict[str, object]:
         if library == "odeum" or result.failure or not result.ratios:
             continue
         shape, colour = MARKS[library]
-        hollow = mode in ("whole batch", "adjoint")
         (point,) = ax.plot(
             result.ratio,
             i,
             shape,
             color=colour,
-            markerfacecolor="white" if hollow else colour,
+            markerfacecolor="white" if mode in HOLLOW else colour,
             markeredgewidth=1.4,
             markersize=7,
             linestyle="none",
             alpha=0.35 if result.wrong else 1.0,
             zorder=3,
         )
-        shown[result.name.removesuffix(", 1 thread")] = point
+        shown[result.name if mode in NAMED else library] = point
         target = target_of(compared.workload, result)
         if target is not None:
-            ax.plot([target], [i + 0.24], "|", color=colour, markersize=7, markeredgewidth=1.6)
-            shown.setdefault("target", ax.plot([], [], "|", color=FAINT, markeredgewidth=1.6)[0])
+            ax.plot(target, i + 0.24, "|", color=colour, markersize=7, markeredgewidth=1.6)
     return shown
