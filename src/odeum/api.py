@@ -127,19 +127,21 @@ def solve(
             y0,
             ts,
             args,
-            lambda: solve(
-                field,
-                y0,
-                ts,
-                args,
-                method=method,
-                rtol=rtol,
-                atol=atol,
-                gradient=gradient,
-                engine="eager",
-                step=step,
-                on_failure=on_failure,
-            ).ys,
+            lambda: (
+                solve(
+                    field,
+                    y0,
+                    ts,
+                    args,
+                    method=method,
+                    rtol=rtol,
+                    atol=atol,
+                    gradient=gradient,
+                    engine="eager",
+                    step=step,
+                    on_failure=on_failure,
+                ).ys
+            ),
             raises=on_failure == "raise",
         )
         if again is not None:

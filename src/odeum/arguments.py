@@ -25,9 +25,9 @@ def check_words(**options: str) -> None:
     """Refuses words that are none of those allowed.
 
     Example:
-        >>> check_words(engine="egaer")
+        >>> check_words(coupling="jiont")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        odeum.errors.InputError: unknown engine 'egaer': did you mean 'eager'? Known: auto, eager, fused
+        odeum.errors.InputError: unknown coupling 'jiont': did you mean 'joint'? ...
     """
     for name, given in options.items():
         if given not in ALLOWED[name]:

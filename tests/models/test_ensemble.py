@@ -54,8 +54,7 @@ def test_training_all_is_training_each(engine, start):
             torch.testing.assert_close(trained[name], weight, rtol=1e-7, atol=1e-9)
 
 
-def test_frozen_parameters_stay_frozen_and_members_are_copies(start):
-    y0, ts = start
+def test_frozen_parameters_stay_frozen_and_members_are_copies():
     fields = members()
     for field in fields:
         next(field.parameters()).requires_grad_(False)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from odeum import methods
-from odeum.arguments import output_times
 from odeum.compile.derivative import Derivative, differentiate
 from odeum.compile.emit.kernel import Program, Spec
 from odeum.compile.emit.module import emit_module
@@ -140,7 +139,7 @@ def show(
 def _traced(field: Field, y0: PyTree, args: PyTree, t0: float | Tensor) -> Traced:
     structure = structure_of(y0)
     rows = structure.flatten(y0)
-    times = output_times(torch.as_tensor(t0, dtype=structure.dtype), structure)
+    times = torch.as_tensor(t0, dtype=structure.dtype, device=structure.device)
     row_field = RowField(field, structure, args, joint=False)
     return find(row_field, rows, times.expand(len(rows), 1))[0].traced
 
