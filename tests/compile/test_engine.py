@@ -472,6 +472,25 @@ def test_a_row_that_cannot_start(n_rows, value):
         assert_near(x, y, 1e-10)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e200])
+def test_many_rows_of_which_some_cannot_start(value):
+    """Whatever order rows are put together in, each is itself."""
+    y0 = states(41, 2)
+    y0[17, 0] = value
+    y0[3, 1] = -value
+    found = [
+        odeum.solve(Driven(), y0, TS, engine=engine, on_failure="mask")
+        for engine in ("eager", "fused")
+    ]
+    assert (found[0].status != 0).sum() == (0 if value == 1e200 else 2)
+    healthy = [row for row in range(41) if row not in (3, 17)]
+    for name in ("n_accepted", "n_rejected", "n_evaluations"):
+        a, b = (getattr(sol.stats, name)[healthy] for sol in found)
+        assert torch.equal(a, b)
+    assert found[0].status.tolist() == found[1].status.tolist()
+    assert_near(found[1].ys[:, healthy], found[0].ys[:, healthy], 1e-12)
+
+
 def test_a_row_whose_arguments_are_no_numbers():
     """Its neighbours' gradients, and those of what all share, are theirs alone."""
     weight = states(3, 3, seed=7).requires_grad_()

@@ -16,6 +16,9 @@ Array = np.ndarray
 MIXED = 2
 """Groups up to which it does not matter which rows are together."""
 
+HUGE = 1e15
+"""Starts beyond which rows are not told apart: squares of larger ones overflow."""
+
 
 def order_of(y0: Tensor, rows_at_once: int) -> Array:
     """The numbers of rows, in the order in which they fill groups, [batch].
@@ -38,7 +41,8 @@ def order_of(y0: Tensor, rows_at_once: int) -> Array:
     n_groups = -(-n_rows // rows_at_once)
     if rows_at_once == 1 or n_groups <= MIXED:
         return _as_given(n_rows)
-    states = y0.detach().numpy()
+    # Starts that are no numbers, or huge, go anywhere.
+    states = np.clip(np.nan_to_num(y0.detach().numpy()), -HUGE, HUGE)
     if dim == 1:
         return states[:, 0].argsort(kind="stable")
     first, second = 0, 1
