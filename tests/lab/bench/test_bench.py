@@ -146,7 +146,8 @@ def test_the_fastest_variant_that_arrives_is_kept():
         return 1.0
 
     answer = to_order("odeum", 1.0).answer
-    variants = (to_order("odeum", np.nan), to_order("odeum", 1.5))
+    broken = Entrant("odeum", lambda: 1 / 0, answer)
+    variants = (to_order("odeum", np.nan), broken, to_order("odeum", 1.5))
     (result,) = race([Entrant("odeum", slow, answer, variants=variants)], TRUTH, 1)
     assert result.error == pytest.approx(0.5)
 

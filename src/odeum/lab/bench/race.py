@@ -9,6 +9,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -131,8 +132,11 @@ def error_of(answer: Answer, reference: Answer) -> float:
 
 
 def _ready(entrant: Entrant, reference: Answer) -> _Runner:
-    """The fastest variant, warmed up."""
-    runners = [_warm(variant, reference) for variant in (entrant, *entrant.variants)]
+    """The fastest variant, warmed up; one that fails, such as for want of a compiler, is none."""
+    runners = [_warm(entrant, reference)]
+    for variant in entrant.variants:
+        with suppress(Exception):
+            runners.append(_warm(variant, reference))
     if len(runners) == 1:
         return runners[0]
     return min(runners, key=lambda runner: (math.isinf(runner.error), _turn(runner)))
