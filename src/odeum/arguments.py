@@ -79,9 +79,10 @@ def _resolved(rtol: float | Tensor, dtype: torch.dtype) -> float | Tensor:
     smallest = float(torch.as_tensor(rtol).min())
     if smallest >= finest:
         return rtol
+    advice = "" if dtype == torch.float64 else "; for a finer one give y0 in float64"
     warnings.warn(
         f"rtol = {smallest:g} is finer than a state in {str(dtype).removeprefix('torch.')} can be "
-        f"rounded: it is taken as {finest:.2g}; for a finer one give y0 in float64",
+        f"rounded: it is taken as {finest:.2g}{advice}",
         stacklevel=4,
     )
     return rtol.clamp(min=finest) if isinstance(rtol, Tensor) else finest
