@@ -91,6 +91,7 @@ disk.write("key", b"machine code")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process as POSIX does")
 def test_killed_while_writing(folder):
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, check=False)

@@ -82,6 +82,7 @@ def test_step_options(step):
     assert_same(Driven(), states(5, 2), TS, rtol=1e-6, atol=1e-8, step=step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rk4", "tsit5"])
 def test_fixed_steps(method):
     step = odeum.StepOptions(fixed=0.07)
@@ -90,6 +91,7 @@ def test_fixed_steps(method):
     assert_same(Driven(), states(5, 2), TS.flip(0), method=method, step=step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("controller", slow([PI, PID], [PID]), ids=str)
 def test_controllers(controller):
     method = methods.get("tsit5", controller=controller)
@@ -98,6 +100,7 @@ def test_controllers(controller):
     assert (sol.stats.n_rejected > 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_rows", "own_times"),
     slow(
@@ -191,6 +194,7 @@ def test_tensors_that_are_views():
         assert_near(y, x, 1e-10)
 
 
+@pytest.mark.slow
 def test_expanded_state_and_expanded_cotangent():
     y0 = states(1, 2).requires_grad_()
     field = Driven()
@@ -230,6 +234,7 @@ def test_frozen_shared_and_unused_parameters():
     assert field.first.bias.grad is not None
 
 
+@pytest.mark.slow
 def test_tied_parameters():
     field = Three()
     field.first.weight = field.twice.weight
@@ -286,6 +291,7 @@ def test_two_backward_passes():
         assert_near(x, y, 1e-10)
 
 
+@pytest.mark.slow
 def test_backward_statistics():
     """The way back takes every step again: all its stages, and at first the one it starts from."""
     for _ in range(2):
@@ -628,6 +634,7 @@ def test_the_adjoint_equation():
 # Ensembles
 
 
+@pytest.mark.slow
 def test_a_network_for_each_row():
     """Weights stacked over rows: as many models as there are rows, trained in one call."""
     n = 6

@@ -121,12 +121,14 @@ def test_compositions(field: Composed, n_rows: int) -> None:
     check_graphs(field, 4, n_rows)
 
 
+@pytest.mark.slow
 @usual
 @given(layered, rows)
 def test_layers(drawn: tuple[int, list[str], list[int]], n_rows: int) -> None:
     check_graphs(Layered(*drawn), drawn[0], n_rows)
 
 
+@pytest.mark.slow
 @settings(usual, max_examples=2)
 @given(layered, rows)
 def test_solves(drawn: tuple[int, list[str], list[int]], n_rows: int) -> None:

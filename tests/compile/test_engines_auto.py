@@ -56,6 +56,7 @@ def test_what_is_on_disk_at_once(compilations):
     assert compilations.n == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wants_gradient", [False, True])
 def test_a_first_solve_that_is_long(compilations, monkeypatch, wants_gradient):
     monkeypatch.setattr(engines, "LONG", 64)
@@ -72,6 +73,7 @@ def test_a_first_solve_that_is_long(compilations, monkeypatch, wants_gradient):
         torch.testing.assert_close(given, torch.autograd.grad(expected.ys.sum(), y0)[0])
 
 
+@pytest.mark.slow
 def test_training_starts_eagerly_and_goes_on_compiled(compilations):
     torch.manual_seed(0)
     net = nn.Linear(2, 2)
@@ -117,6 +119,7 @@ def test_a_compiler_that_fails(compilations, monkeypatch):
         solve(decaying(), engine="fused")
 
 
+@pytest.mark.slow
 def test_large_fields_are_torchs(compilations, monkeypatch):
     monkeypatch.setattr(fused_engine, "LARGE", 4)
     for _ in range(2):
@@ -247,6 +250,7 @@ def test_closures_that_change():
     assert len({float(ys[-1, 0, 0]) for ys in (first, second, third, fourth)}) == 4
 
 
+@pytest.mark.slow
 def test_gradients_that_come_and_go():
     """What wants a gradient decides which kernel runs."""
     field = Scaled()
@@ -261,6 +265,7 @@ def test_gradients_that_come_and_go():
             weight.grad = bias.grad = None
 
 
+@pytest.mark.slow
 def test_options_that_change():
     """Solves alike are told from those that are not, one after the other."""
     field = decaying()

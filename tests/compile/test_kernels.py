@@ -46,6 +46,7 @@ def test_one_process_after_another(compilations):
     assert compilations.n == 1
 
 
+@pytest.mark.slow
 def test_damaged_entries_are_made_anew(compilations):
     ys = fused(decaying()).ys
     (key,) = entries()
@@ -60,6 +61,7 @@ def test_damaged_entries_are_made_anew(compilations):
     assert len((disk.folder() / key).read_bytes()) == len(content)
 
 
+@pytest.mark.slow
 def test_what_is_whole_but_no_machine_code(compilations):
     """An entry that was written as it stands is tried, and made anew where it cannot be used."""
     ys = fused(decaying()).ys
@@ -139,6 +141,7 @@ class Nothing:
         raise StopHere
 
 
+@pytest.mark.slow
 def test_other_machines_have_other_kernels(compilations, monkeypatch):
     """And a plainer one of the same make gives the same numbers."""
     ys = fused(decaying()).ys
@@ -214,6 +217,7 @@ def assert_right(found):
         assert_near(torch.tensor(x).double(), torch.tensor(y).double(), 1e-10)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path):
     folder = tmp_path / "kernels"
     first, second = [printed(running) for running in [process(folder), process(folder)]]

@@ -52,6 +52,7 @@ def test_reference_is_the_solution():
     assert np.allclose(reference.solve(case).ys[:, 0], exact, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp-128-gradient", "hamiltonian-gradient", "flow-gradient"])
 def test_reference_gradient_is_the_slope_of_the_loss(name):
     small = SMALL[name]
