@@ -136,4 +136,6 @@ class Library:
 
 @cache
 def _linker(made_for: Machine) -> llvm.LLJIT:
-    return llvm.create_lljit_compiler(_target_machine(made_for))
+    # The other linker maps code and constants apart from each other, at times too far for the
+    # machine's short addresses, and then ends the process.
+    return llvm.create_lljit_compiler(_target_machine(made_for), use_jit_link=True)
