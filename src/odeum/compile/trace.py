@@ -111,7 +111,8 @@ def traced_under(watched: Guard, field: RowField, y: Tensor, t: Tensor) -> Trace
     """The same as ``trace`` where the guard is there already."""
     check_setting(field)
     before = [(own, key, own.get(key, MISSING), name) for own, key, name in watched.assigned]
-    recording = _Recording(watched, field, y.detach(), t.detach().to(y.dtype))
+    t = t.detach().to(y.dtype)  # as solvers hand it to a field
+    recording = _Recording(watched, field, y.detach(), t)
     graph = recording.graph()
     for own, key, value, label in before:
         if own.get(key, MISSING) is not value:
