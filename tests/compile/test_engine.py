@@ -2,6 +2,7 @@
 
 import gc
 import re
+import weakref
 
 import pytest
 import torch
@@ -351,6 +352,24 @@ def test_states_are_new_memory():
     gc.collect()
     assert torch.equal(first, kept)
     assert torch.equal(y0, before)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_solves_are_freed_without_the_garbage_collector(backward):
+    """Tapes are large: a training loop would pile them up until the next collection."""
+    field, y0 = Driven(), states(5, 2)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            ys = odeum.solve(field, y0, TS, engine="fused").ys
+            if backward:
+                ys.sum().backward()
+            kept = weakref.ref(ys)
+            del ys
+            assert kept() is None
+    finally:
+        gc.enable()
 
 
 # The tape

@@ -51,9 +51,8 @@ class Run:
             x if x.is_contiguous() else x.detach().contiguous() for x in (y0, ts, *tensors)
         ]
         solved = Solve(self.kernel, self._control, y0, ts, tensors, self._n_threads)
-        solved.forward()
         self.solved = solved
-        return solved.ys
+        return solved.forward()
 
     @property
     def has_times(self) -> bool:

@@ -19,11 +19,11 @@ TRIES_AT_ONCE = 20_000
 
 Array = np.ndarray
 _ArgumentArray = ctypes.c_int64 * len(ARGUMENTS)
-_CAPACITY, _UNFINISHED, _FAILED, _FIRST_CALL, _LAST_CALL, _TAPE, _THREADS, _GRADIENTS = (
+_CAPACITY, _UNFINISHED, _FAILED, _FIRST_CALL, _LAST_CALL, _YS, _TAPE, _THREADS, _GRADIENTS = (
     ARGUMENTS.index(name)
     for name in (
         *("capacity", "n_unfinished", "n_failed", "first_call", "last_call"),
-        *("tape", "threads", "g_ys"),
+        *("ys", "tape", "threads", "g_ys"),
     )
 )
 
@@ -85,9 +85,6 @@ class Solve:
         tensors: what all rows share, then what each row has of its own, [batch, *shape], in the
             order of the kernel's inputs.
         n_threads: how many threads share the rows.
-
-    Attributes:
-        ys: states at the output times, [time, batch, dim]; NaN where a row never arrived.
     """
 
     def __init__(
@@ -103,7 +100,6 @@ class Solve:
         n_rows, n_times = y0.shape[0], ts.shape[0]
         self._n_groups = n_groups = -(-n_rows // kernel.rows_at_once)
         self._n_threads = n_threads = min(n_threads, n_groups, MAX_THREADS)
-        self.ys = torch.empty((n_times, n_rows, y0.shape[1]), dtype=y0.dtype)
         # Counts first, then groups: one piece of memory, for small solves are over soon.
         self._start_of_groups = 32 * n_rows
         self._memory = memory = np.zeros(32 * n_rows + n_groups * kernel.group_size, np.uint8)
@@ -127,7 +123,7 @@ class Solve:
             0,  # last_call
             ts.data_ptr(),
             y0.data_ptr(),
-            self.ys.data_ptr(),
+            0,  # ys
             counts + self._start_of_groups,
             0,  # tape
             0,  # threads
@@ -157,13 +153,22 @@ class Solve:
     def _groups(self) -> Array:
         return self._memory[self._start_of_groups :]
 
-    def forward(self) -> None:
-        """Solves, and keeps the steps where the kernel records them."""
+    def forward(self) -> Tensor:
+        """Solves, and keeps the steps where the kernel records them.
+
+        Returns:
+            States at the output times, [time, batch, dim]; NaN where a row never arrived. They are
+            not held here: what autograd makes of them holds this solve, and would never be freed.
+        """
+        _, y0, ts, _ = self._held
+        ys = y0.new_empty((ts.shape[0], *y0.shape))
+        self._arguments[_YS] = ys.data_ptr()
         if self.kernel.record_size:
             self._forward_recorded()
-            return
-        while self._call(self.kernel.forward):
-            pass
+        else:
+            while self._call(self.kernel.forward):
+                pass
+        return ys
 
     def _forward_recorded(self) -> None:
         kernel, recorded = self.kernel, self._recorded()
