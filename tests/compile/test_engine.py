@@ -1,6 +1,7 @@
 """A solve by the fused engine is the eager engine's: its steps, states, gradients and failures."""
 
 import gc
+import math
 import re
 import weakref
 
@@ -12,6 +13,7 @@ from torch import nn
 
 import odeum
 from odeum import methods
+from odeum.compile import layouts
 from odeum.compile.runtime import calls
 from odeum.control import PI, PID
 from odeum.errors import TraceError
@@ -406,14 +408,65 @@ def test_parts_and_a_full_tape(small_parts, monkeypatch):
     assert_same(Driven(), y0, ts, method="dopri5", rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("threads", slow([2, 3], [2]))
-def test_threads(threads):
+@pytest.fixture(params=slow([1, 2, 3], [2]))
+def threads(request, monkeypatch):
+    """Threads that share the rows, however little there is to do."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        assert_same(Driven(), states(20, 2), TS)
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(request.param)
+    monkeypatch.setattr(layouts, "WORTH_A_THREAD", 1)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n_rows", slow([5, 20], [20]))
+def test_threads(threads, n_rows):
+    assert_same(Driven(), states(n_rows, 2), TS)
+
+
+class Sweep(nn.Module):
+    """Each row with a frequency of its own, some far more work than others."""
+
+    def forward(self, t: torch.Tensor, y: torch.Tensor, frequency: torch.Tensor) -> torch.Tensor:
+        x, v = y.unbind(-1)
+        return torch.stack([v, -frequency.square() * torch.sin(x)], -1)
+
+
+@pytest.mark.parametrize(
+    ("method", "step"),
+    slow(
+        [
+            ("tsit5", odeum.StepOptions(max_steps=150)),
+            ("dopri8", odeum.StepOptions(max_steps=50)),
+            ("rk4", odeum.StepOptions(fixed=0.05, max_steps=100)),
+        ],
+        [("tsit5", odeum.StepOptions(max_steps=150))],
+    ),
+)
+def test_rows_take_turns(threads, method, step):
+    """Rows of very different lengths, in lanes that they leave at different steps.
+
+    Among them rows that never start, and rows that are given up.
+    """
+    y0 = states(43, 2, low=0.1, high=0.5)
+    y0[[3, 17, 18, 42], 0] = math.inf
+    span = torch.linspace(0.1, 6.0, len(y0))[torch.randperm(len(y0))]
+    frequency = 8.0 * torch.rand(len(y0))
+    frequency[[5, 25]] = 60.0
+    sol = assert_same(
+        Sweep(),
+        y0,
+        torch.linspace(0, 1, 9)[:, None] * span,
+        odeum.per_row(frequency),
+        method=method,
+        step=step,
+        on_failure="mask",
+        gradients=1e-9,
+    )
+    assert sol.status.unique().tolist() == [
+        odeum.Status.SUCCESS,
+        odeum.Status.MAX_STEPS,
+        odeum.Status.NON_FINITE,
+    ]
 
 
 # Failures

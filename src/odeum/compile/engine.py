@@ -151,14 +151,15 @@ def _failure(run: Run, problem: Problem) -> Failure:
     """The first row that did not arrive."""
     solved = run.solved
     assert solved is not None
-    row = int(solved.counts[0].nonzero()[0][0])
-    t, h, y, k = (solved.of_row(name, row) for name in ("t", "h", "y", "k"))
+    status, _, n_accepted, n_rejected, *_ = solved.counts
+    row = int(status.nonzero()[0][0])
+    t, h, y, k = solved.of_failed(row)
     return Failure(
         row=row,
-        status=Status(int(solved.counts[0, row])),
+        status=Status(int(status[row])),
         t=float(t),
         h=float(h),
-        n_tried=int(solved.counts[2, row] + solved.counts[3, row]),
+        n_tried=int(n_accepted[row] + n_rejected[row]),
         y=problem.field.state(y),
         k=problem.field.state(k),
         implicit=False,

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from odeum.compile.emit.kernel import NO_TIMES
@@ -69,8 +68,7 @@ class Run:
     def status_and_stats(self) -> tuple[Tensor, Stats]:
         """How each row ended and the work it took."""
         assert self.solved is not None
-        counts = torch.from_numpy(self.solved.counts)
-        status, n_evaluations, n_accepted, n_rejected = counts.unbind(0)
+        status, n_evaluations, n_accepted, n_rejected, *_ = self.solved.counts
         return status, Stats(n_evaluations, n_accepted, n_rejected)
 
     def pull(self, g_ys: Tensor) -> list[Tensor | None]:
@@ -85,12 +83,8 @@ class Run:
     def _work(self) -> Stats:
         """That of the backward pass: every step is taken again, and the first evaluation."""
         assert self.solved is not None
-        n_accepted = self.solved.counts[2]
-        counts = np.zeros((3, len(n_accepted)), np.int64)
-        counts[0] = n_accepted * self.kernel.n_evaluations + (n_accepted > 0)
-        counts[1] = n_accepted
-        n_evaluations, n_steps, n_rejected = torch.from_numpy(counts).unbind(0)
-        return Stats(n_evaluations, n_steps, n_rejected)
+        _, _, n_accepted, _, _, n_evaluations, none = self.solved.counts
+        return Stats(n_evaluations, n_accepted, none)
 
 
 class Fused(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The backward sweep over the recorded steps of one group of rows: the exact discrete gradient.
+"""The backward sweep over the recorded steps of a thread's rows: the exact discrete gradient.
 
 Each step is taken again from its start, then pulled back, the last step first; step sizes count as
 constants, but for steps cut to land on an output time. Mirrors odeum.gradient.sweep.
@@ -15,15 +15,16 @@ from odeum.compile.emit.interpolation import slopes, weights
 from odeum.compile.emit.kernel import Spec
 from odeum.compile.emit.lanes import gather, lane_where, scatter
 from odeum.compile.emit.pulls import PullCode, stage_fields
+from odeum.compile.emit.returns import ReturnCode
 from odeum.compile.emit.stages import StageCode
 from odeum.compile.emit.values import Value, fma, where
 
 
 class BackwardCode(GroupCode):
-    """Writes the sweep over the steps of one group that a tape holds.
+    """Writes the sweep over the steps of a thread's rows that a tape holds.
 
     Args:
-        function: ``(arguments, block, first row, thread)``, without a body.
+        function: ``(arguments, block, thread)``, without a body.
         spec: what is compiled.
         pulls: the recorded field and its way back.
     """
@@ -46,16 +47,16 @@ class BackwardCode(GroupCode):
         self._g_stage_y = code.room(layout.lane, n)
         self._g_t = [Variable(code, spec.times) for _ in self.registers]
         self._g_h = [Variable(code, spec.times) for _ in self.registers]
-        thread = code.arguments[3]
-        at = code.builder.mul(thread, code.integer(spec.thread.size))
+        self._returns = ReturnCode(self)
+        at = code.builder.mul(self.thread, code.integer(spec.thread.size))
         self._sums = code.offset(self.arguments.address("threads"), at)
         self._g_ts = self.arguments.address("g_ts")
         if spec.wants_times and not spec.per_row_times:
-            own = code.builder.mul(thread, self.n_times)
+            own = code.builder.mul(self.thread, self.n_times)
             self._g_ts = code.at(self._g_ts, spec.time, own)
 
         with code.when(self._is(self.arguments.number("first_call"))):
-            self._begin()
+            self._returns.vacate()
         position = Variable(code, I64)
         position.set(code.value(self.number(RECORDED)))
         with code.forever() as leave:
@@ -63,8 +64,9 @@ class BackwardCode(GroupCode):
             position.set(position.get() - 1)
             self._step(position.get().value)
         with code.when(self._is(self.arguments.number("last_call"))):
-            self._start()
-            self._write_down()
+            self._returns.leave_all()
+            with self.each_block() as real:
+                self._start(real)
         code.finish()
 
     def _is(self, flag: ir.Value) -> ir.Value:
@@ -73,19 +75,6 @@ class BackwardCode(GroupCode):
     def _zero(self) -> Value:
         return self.code.value(ir.Constant(self.layout.lane, None))
 
-    def _begin(self) -> None:
-        """Nothing is asked of the ends of rows yet."""
-        for element, _ in self._stages.elements():
-            self.block.set("g_y", self._zero(), element)
-            self.block.set("g_k", self._zero(), element)
-        n_row = sum(node.size for node in self.spec.program.wanted("row"))
-        for i in self.code.each(n_row * self.layout.registers, 24):
-            self.block.set("g_row", self._zero(), i)
-        for register in self.registers:
-            zero = self.code.value(ir.Constant(self.spec.times, None))
-            self.block.set("g_t", zero, register)
-            self.block.set("g_index", self.block.get("index", register) - 1, register)
-
     # One step
 
     def _step(self, position: ir.Value) -> None:
@@ -93,6 +82,11 @@ class BackwardCode(GroupCode):
         record = self._record(position)
         none = self.code.value(ir.Constant(self.spec.times, None))
         accept = [record.get("h", register) != none for register in self.registers]
+        rows = [record.get("rows", register).to_int(I64) for register in self.registers]
+        before = self.get("g_rows")
+        arrive = [a & (b != c) for a, b, c in zip(accept, rows, before, strict=True)]
+        with code.when(code.any_of(arrive)):
+            self._returns.take(record)
         t, h = self._start_of(record, accept)
         self._field_context = self._context_of(accept)
         hits = [
@@ -121,9 +115,8 @@ class BackwardCode(GroupCode):
 
     def _record(self, position: ir.Value) -> Block:
         code, fields = self.code, self.spec.record
-        group = code.builder.udiv(self.first_row, code.integer(self.layout.n_rows))
-        capacity = self.arguments.number("capacity")
-        index = code.builder.add(code.builder.mul(group, capacity), position)
+        first = code.builder.mul(self.thread, self.arguments.number("capacity"))
+        index = code.builder.add(first, position)
         at = code.builder.mul(index, code.integer(fields.size))
         return Block(code, fields, code.offset(self.arguments.address("tape"), at))
 
@@ -259,10 +252,9 @@ class BackwardCode(GroupCode):
         change.set(zero)
         slope.set(zero)
         rates = slopes(spec, theta) if spec.wants_times else []
-        asked = hit & self.is_real(register)
         for d in code.each(spec.dim, 4):
             element = code.add(code.times(d, n), register)
-            g = where(asked, gather(code, g_ys, real, places + self.whole(d)), zero)
+            g = where(hit, gather(code, g_ys, real, places + self.whole(d)), zero)
             # At its end a step's interpolant is the step.
             inner = where(at_end, zero, g)
             self._add_to(self._g_y1, element, where(at_end, g, zero))
@@ -283,7 +275,7 @@ class BackwardCode(GroupCode):
         of_h = change.get().to_float(spec.time) - of_output * theta
         self._g_h[register].set(self._g_h[register].get() + of_h)
         self._g_t[register].set(self._g_t[register].get() - of_output)
-        self._add_to_times(index, rows, of_output, asked)
+        self._add_to_times(index, rows, of_output, hit)
 
     def _add_to_times(self, index: Value, rows: Value, g: Value, mask: Value) -> None:
         """Adds cotangents to those of the output times."""
@@ -351,25 +343,29 @@ class BackwardCode(GroupCode):
             g_t, g_h = self._g_t[register].get(), self._g_h[register].get()
             g_t1 = self.block.get("g_t", register)
             index = where(landed, stop, stop.constant(0)).to_int(I64)
-            real = landed & self.is_real(register)
-            self._add_to_times(index, self.rows(register), g_t1 + g_h, real)
+            self._add_to_times(index, self.rows(register), g_t1 + g_h, landed)
             new = g_t + where(landed, -g_h, g_t1)
             self.block.set("g_t", where(accept[register], new, g_t1), register)
 
     # The beginning of the solve
 
-    def _start(self) -> None:
+    def _start(self, real: Sequence[Value]) -> None:
         """Pulls back the derivative at the initial state, and the initial time."""
         code, stages, layout = self.code, self._stages, self.layout
-        moved = [count > 0 for count in self.get("n_accepted")]
+        n_accepted = self.arguments.address("n_accepted")
+        moved = [
+            mask & (gather(code, n_accepted, I64, self.rows(register)) > 0)
+            for register, mask in enumerate(real)
+        ]
+        self.load_row_inputs()
+        self._load_gathered(moved)
         with code.when(code.any_of(moved)):
             self._load_start(moved)
             stage = self._stage(0)
             self._field_context = self._context_of(moved)
             code.call(self._pulls.recording, *self._field_context, stage.pointer, stages.k_at(0))
-            for element, register in stages.elements():
-                g = where(moved[register], self.block.get("g_k", element), self._zero())
-                self._put_g_k(0, element, g)
+            for element, _ in stages.elements():
+                self._put_g_k(0, element, self.block.get("g_k", element))
             self._pull(0)
             code.call(self._pulls.outer, self._stage_memory, code.integer(1), self._sums)
             for element, _ in stages.elements():
@@ -378,6 +374,29 @@ class BackwardCode(GroupCode):
             for register in self.registers:
                 g_t = code.load(self._g_stage_t, layout.lane, register).to_float(self.spec.time)
                 self.block.set("g_t", self.block.get("g_t", register) + g_t, register)
+        self._write_down(real)
+
+    def _load_gathered(self, moved: Sequence[Value]) -> None:
+        """What the rows have gathered on their way back; nothing where they never moved."""
+        code, layout, spec = self.code, self.layout, self.spec
+
+        def load(field: str, table: ir.Value, size: int, done: int = 0) -> None:
+            kind = spec.time if field == "g_t" else layout.real
+            for register, mask in enumerate(moved):
+                rows = self.rows(register)
+                for e in code.each(size, 1):
+                    value = gather(code, table, kind, rows * self.whole(size) + self.whole(e))
+                    place = code.add(code.times(code.add(e, done), layout.registers), register)
+                    self.block.set(field, where(mask, value, value.constant(0.0)), place)
+
+        load("g_y", self.arguments.address("g_y0"), spec.dim)
+        load("g_k", self.arguments.address("g_row_k"), spec.dim)
+        if spec.wants_times:
+            load("g_t", self.arguments.address("g_row_t"), 1)
+        done = 0
+        for i, node in enumerate(spec.program.wanted("row")):
+            load("g_row", self.arguments.entry("g_row", i), node.size, done)
+            done += node.size
 
     def _load_start(self, moved: Sequence[Value]) -> None:
         """The initial times and states, of rows that took steps."""
@@ -395,24 +414,24 @@ class BackwardCode(GroupCode):
             for register, value in enumerate(self._substituted(values, moved)):
                 stage.set("y", value, code.add(code.times(d, n), register))
 
-    def _write_down(self) -> None:
+    def _write_down(self, real: Sequence[Value]) -> None:
         """Gradients of initial states, of initial times and of row inputs."""
         code, layout, spec = self.code, self.layout, self.spec
         n = layout.registers
         g_ys, g_y0 = self.arguments.address("g_ys"), self.arguments.address("g_y0")
-        for register in self.registers:
-            rows, real = self.rows(register), self.is_real(register)
+        for register, mask in enumerate(real):
+            rows = self.rows(register)
             for d in code.each(spec.dim, 1):
                 at = rows * self.whole(spec.dim) + self.whole(d)
                 g = self.block.get("g_y", code.add(code.times(d, n), register))
-                scatter(code, g + gather(code, g_ys, layout.real, at), g_y0, at, real)
+                scatter(code, g + gather(code, g_ys, layout.real, at), g_y0, at, mask)
             if spec.wants_times:
-                self._add_to_times(self.whole(0), rows, self.block.get("g_t", register), real)
+                self._add_to_times(self.whole(0), rows, self.block.get("g_t", register), mask)
             done = 0
             for i, node in enumerate(spec.program.wanted("row")):
                 table = self.arguments.entry("g_row", i)
                 for e in code.each(node.size, 1):
                     at = rows * self.whole(node.size) + self.whole(e)
                     place = code.add(code.times(code.add(e, done), n), register)
-                    scatter(code, self.block.get("g_row", place), table, at, real)
+                    scatter(code, self.block.get("g_row", place), table, at, mask)
                 done += node.size

@@ -1,11 +1,11 @@
-"""The beginning of a group's solve: rows loaded, times checked, the first derivative and step."""
+"""The beginning of a solve: of each row the times checked, the first derivative and step."""
 
 import math
 from collections.abc import Sequence
 
 from llvmlite import ir
 
-from odeum.compile.emit.code import I32, Variable
+from odeum.compile.emit.code import I32, I64, Variable
 from odeum.compile.emit.groups import GroupCode
 from odeum.compile.emit.judging import Judge
 from odeum.compile.emit.kernel import NO_TIMES, RUNNING
@@ -32,42 +32,43 @@ class BeginningCode:
         self._judge = judge
 
     def begin(self) -> None:
-        """All of it."""
+        """All of it, for all rows of the thread."""
+        group = self._group
+        with group.each_block() as real:
+            self._begin_block(real)
+
+    def _begin_block(self, real: Sequence[Value]) -> None:
         group = self._group
         code, spec = group.code, group.spec
-        group.choose_rows()
-        self._load_rows()
-        zero = group.integer(0)
+        self._load_states(real)
+        group.load_row_inputs()
         for register in group.registers:
             rows = group.rows(register)
             last = group.whole(group.n_times) - 1
-            start, following, end = (
-                group.output_times(index, rows) for index in (group.whole(0), group.whole(1), last)
-            )
+            start, end = (group.output_times(index, rows) for index in (group.whole(0), last))
             group.block.set("t", start, register)
             group.block.set("end", end, register)
-            group.block.set("next", following, register)
-            group.block.set("stop", following if spec.lands_on_outputs else end, register)
             group.block.set("direction", start.constant(1.0).copysign(end - start), register)
-            stops = group.integer(1)
-            if not spec.lands_on_outputs:
-                stops = last.to_int(I32)
-            group.block.set("stop_index", stops, register)
-            group.block.set("index", group.integer(1), register)
-            for name in ("n_accepted", "n_rejected", "met_non_finite"):
-                group.block.set(name, zero, register)
             group.block.set("n_evaluations", group.integer(1), register)
-            for name in ("ratio", "ratio_before"):
-                one = group.wide(code.value(ir.Constant(group.layout.real, 1.0)))
-                group.block.set(name, one, register)
         y, k = group.block.where("y"), group.block.where("k")
         self._field.call(code, group.context, group.get("t"), y, k)
         finite = [a & b for a, b in zip(self._judge.finite(y), self._judge.finite(k), strict=True)]
+        self._first_step(finite)
         for register, startable in enumerate(finite):
             status = where(startable, group.integer(RUNNING), group.integer(Status.NON_FINITE))
             status = where(self._has_times(register), status, group.integer(NO_TIMES))
-            group.block.set("status", status, register)
-        self._first_step(finite)
+            rows, mask = group.rows(register), real[register]
+            n_evaluations = group.block.get("n_evaluations", register)
+            for name, count in (("status", status), ("n_evaluations", n_evaluations)):
+                scatter(code, count.to_int(I64), group.arguments.address(name), rows, mask)
+            h = group.block.get("h", register)
+            scatter(code, h, group.arguments.address("row_h"), rows, mask)
+            for d in code.each(spec.dim, 1):
+                value = group.block.get(
+                    "k", code.add(code.times(d, len(group.registers)), register)
+                )
+                at = rows * group.whole(spec.dim) + group.whole(d)
+                scatter(code, value, group.arguments.address("row_k"), at, mask)
 
     def _has_times(self, register: int) -> Value:
         """Whether output times are strictly monotone and finite."""
@@ -84,29 +85,17 @@ class BeginningCode:
         reach = abs(group.block.get("t", register)) + abs(group.block.get("end", register))
         return (good.get() != 0) & (reach < math.inf)
 
-    def _load_rows(self) -> None:
-        """Initial states and row inputs, and the states at the first output."""
+    def _load_states(self, real: Sequence[Value]) -> None:
+        """Initial states, which are those at the first output."""
         group = self._group
-        code, dim = group.code, group.spec.dim
-        n = group.layout.registers
+        code, dim, n = group.code, group.spec.dim, len(group.registers)
         y0, ys = group.arguments.address("y0"), group.arguments.address("ys")
         for register in group.registers:
-            rows = group.rows(register)
-            real = group.is_real(register)
             for d in code.each(dim, 1):
-                at = rows * group.whole(dim) + group.whole(d)
+                at = group.rows(register) * group.whole(dim) + group.whole(d)
                 value = gather(code, y0, group.layout.real, at)
                 group.block.set("y", value, code.add(code.times(d, n), register))
-                scatter(code, value, ys, at, real)
-            done = 0
-            for index, node in enumerate(group.spec.program.row):
-                table = group.arguments.entry("row", index)
-                for e in code.each(node.size, 1):
-                    at = rows * group.whole(node.size) + group.whole(e)
-                    value = gather(code, table, group.layout.real, at)
-                    place = code.add(code.times(code.add(e, done), n), register)
-                    group.block.set("row", value, place)
-                done += node.size
+                scatter(code, value, ys, at, real[register])
 
     def _first_step(self, startable: Sequence[Value]) -> None:
         group = self._group

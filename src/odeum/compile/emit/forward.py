@@ -1,6 +1,6 @@
-"""The time loop on one group of rows: every lane has its own time, step and acceptance.
+"""The time loop over the rows of a thread: every lane has its own row, time, step and acceptance.
 
-Mirrors odeum.eager.loop: the same steps, statuses and counts. All that a group needs to go on lies
+Mirrors odeum.eager.loop: the same steps, statuses and counts. All that a thread needs to go on lies
 in its block, so that the loop can stop anywhere and be called again.
 """
 
@@ -11,12 +11,12 @@ from llvmlite import ir
 from odeum.compile.emit.beginning import BeginningCode
 from odeum.compile.emit.blocks import Block
 from odeum.compile.emit.code import I32, I64, Variable
-from odeum.compile.emit.groups import BEGUN, DONE, RECORDED, TRIED, GroupCode
-from odeum.compile.emit.judging import Judge, Verdict, larger
-from odeum.compile.emit.kernel import NOT_CUT, RUNNING, Spec
-from odeum.compile.emit.lanes import scatter
+from odeum.compile.emit.groups import BEGUN, RECORDED, TAKEN, GroupCode
+from odeum.compile.emit.judging import Judge, Verdict, larger, smaller
+from odeum.compile.emit.kernel import IDLE, NOT_CUT, RUNNING, Spec
 from odeum.compile.emit.outputs import OutputCode
 from odeum.compile.emit.stages import FieldCode, StageCode
+from odeum.compile.emit.turns import TurnCode
 from odeum.compile.emit.values import DOUBLE, FLOAT, Value, where
 from odeum.solution import Status
 
@@ -25,7 +25,7 @@ CHECK_INTERVAL = 16
 
 
 class ForwardCode(GroupCode):
-    """Writes the solve of one group, as far as it is to go in one call."""
+    """Writes the solve of a thread's rows, as far as it is to go in one call."""
 
     def __init__(self, function: ir.Function, spec: Spec, field: FieldCode) -> None:
         super().__init__(function, spec)
@@ -34,9 +34,14 @@ class ForwardCode(GroupCode):
         self._stages = StageCode(self.code, spec)
         self._judge = Judge(self.code, spec, self.arguments)
         self._output_code = OutputCode(self, self._stages)
+        self._turns = TurnCode(self)
+        # Counts of steps are 32-bit numbers.
+        most = smaller(self.code.value(self.arguments.number("max_steps")), 2**31 - 1)
+        self._max_steps = self.wide(most.to_int(I32))
         with self.code.when(self._is_zero(self.number(BEGUN))):
             BeginningCode(self, field, self._stages, self._judge).begin()
             self.set_number(BEGUN, 1)
+            self.set("status", [self.integer(IDLE) for _ in self.registers])
         self._run()
         self.code.finish()
 
@@ -51,26 +56,31 @@ class ForwardCode(GroupCode):
         left = Variable(code, I64)
         left.set(code.value(self.arguments.number("n_tries")))
         with code.forever() as leave:
+            self._take_turns()
             leave.unless(code.any_of(self._running()))
             leave.unless((left.get() > 0).value)
             if self.spec.keeps_steps:
                 room = self.arguments.number("capacity")
                 leave.unless(builder.icmp_signed("<", self.number(RECORDED), room))
             left.set(left.get() - 1)
-            exhausted = builder.icmp_signed(
-                ">=", self.number(TRIED), self.arguments.number("max_steps")
-            )
-            with code.when(exhausted):
-                for register, running in enumerate(self._running()):
-                    self.set_where("status", running, self.integer(Status.MAX_STEPS), register)
-            leave.unless(code.any_of(self._running()))
-            self.set_number(TRIED, builder.add(self.number(TRIED), code.integer(1)))
             self._attempt()
         unfinished = code.any_of(self._running())
         self.arguments.count("n_unfinished", builder.zext(unfinished, I64))
-        with code.when(builder.not_(unfinished)):
-            self.set_number(DONE, 1)
-            self._write_down()
+        if self.spec.keeps_steps:
+            self.arguments.raise_to("most_recorded", self.number(RECORDED))
+
+    def _take_turns(self) -> None:
+        code = self.code
+        for register, running in enumerate(self._running()):
+            exhausted = running & (self._n_tried(register) >= self._max_steps)
+            self.set_where("status", exhausted, self.integer(Status.MAX_STEPS), register)
+        ended = code.any_of([status >= 0 for status in self.get("status")])
+        at_first = self._is_zero(self.number(TAKEN))
+        with code.when(code.builder.or_(ended, at_first)):
+            self._turns.take()
+
+    def _n_tried(self, register: int) -> Value:
+        return self.block.get("n_accepted", register) + self.block.get("n_rejected", register)
 
     def _attempt(self) -> None:
         code, spec, stages = self.code, self.spec, self._stages
@@ -110,9 +120,12 @@ class ForwardCode(GroupCode):
             self._record(t, h, y, t1, accept, landing)
         self._output_code.reach(t, h, y, t1, accept)
         self._move(t1, accept, landing, finished)
-        check = code.builder.and_(self.number(TRIED), code.integer(CHECK_INTERVAL - 1))
-        with code.when(self._is_zero(check)):
-            self._check_in(running, accept)
+        due = [
+            mask & ((self._n_tried(register) & (CHECK_INTERVAL - 1)) == 0)
+            for register, mask in enumerate(running)
+        ]
+        with code.when(code.any_of(due)):
+            self._check_in(due, accept)
 
     def _take_stages(self, t: Sequence[Value], h: Sequence[Value], y: ir.Value) -> None:
         code, stages, derivatives = self.code, self._stages, self._derivatives
@@ -170,13 +183,12 @@ class ForwardCode(GroupCode):
         code, fields = self.code, self.spec.record
         with code.when(code.any_of(accept)):
             n_recorded = self.number(RECORDED)
-            group = code.builder.udiv(self.first_row, code.integer(self.layout.n_rows))
-            position = code.builder.add(
-                code.builder.mul(group, self.arguments.number("capacity")), n_recorded
-            )
+            first = code.builder.mul(self.thread, self.arguments.number("capacity"))
+            position = code.builder.add(first, n_recorded)
             at = code.builder.mul(position, code.integer(fields.size))
             record = Block(code, fields, code.offset(self.arguments.address("tape"), at))
             for register, ok in enumerate(accept):
+                record.set("rows", self.rows(register).to_int(I32), register)
                 record.set("t", t[register], register)
                 none = h[register].constant(0.0)
                 record.set("h", where(ok, h[register], none), register)
@@ -265,14 +277,14 @@ class ForwardCode(GroupCode):
             stop = self.output_times(index.to_int(I64), self.rows(register))
             self.block.set("stop", stop, register)
 
-    def _check_in(self, running: Sequence[Value], accept: Sequence[Value]) -> None:
+    def _check_in(self, due: Sequence[Value], accept: Sequence[Value]) -> None:
         """Ends rows whose steps have become too small, or that nothing can help."""
         finite = self._judge.finite(self.block.where("k"))
         for register in self.registers:
-            rejected = running[register] & ~accept[register]
             hopeless = self._too_small(register)
             if self.spec.controller is not None:
-                hopeless = hopeless | (rejected & ~finite[register])
+                hopeless = hopeless | ~(accept[register] | finite[register])
+            hopeless = hopeless & due[register]
             still = self.block.get("status", register) == RUNNING
             met = self.block.get("met_non_finite", register) != 0
             reason = where(
@@ -285,17 +297,6 @@ class ForwardCode(GroupCode):
         t, end, h = (self.block.get(name, register) for name in ("t", "end", "h"))
         near = spacing(t, end) * 10.0
         return abs(h) < larger(near, self.wide(self.size("min")))
-
-    def _write_down(self) -> None:
-        """How rows ended and the work they took; NaN for states never reached."""
-        for register in self.registers:
-            rows, real = self.rows(register), self.is_real(register)
-            self._output_code.leave_out(rows, real, register)
-            failed = real & (self.block.get("status", register) != int(Status.SUCCESS))
-            self.arguments.count("n_failed", self.code.builder.zext(self.code.any(failed), I64))
-            for name in ("status", "n_evaluations", "n_accepted", "n_rejected"):
-                value = self.block.get(name, register).to_int(I64)
-                scatter(self.code, value, self.arguments.address(name), rows, real)
 
 
 def spacing(t: Value, end: Value) -> Value:

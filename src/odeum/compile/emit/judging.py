@@ -218,12 +218,12 @@ def minimum(x: Value, y: Value) -> Value:
     return Value(x.builder, emit_function(x.builder, "minimum", x.value, y.value))
 
 
-def larger(x: Value, bound: Value) -> Value:
+def larger(x: Value, bound: Value | float) -> Value:
     """``x`` where it exceeds a bound, else the bound; NaN stays NaN."""
     return where(x < bound, bound, x)
 
 
-def smaller(x: Value, bound: Value) -> Value:
+def smaller(x: Value, bound: Value | float) -> Value:
     """``x`` where it is below a bound, else the bound; NaN stays NaN."""
     return where(x > bound, bound, x)
 

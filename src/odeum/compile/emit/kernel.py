@@ -20,6 +20,9 @@ RUNNING = -1
 NO_TIMES = -2
 """In place of a Status: the row's output times are not strictly monotone, or not finite."""
 
+IDLE = -3
+"""In place of a Status: the lane has no row."""
+
 NOT_CUT = -1
 """In place of an output's index: the step was not cut to land on one."""
 
@@ -167,7 +170,7 @@ class Spec:
 
     @property
     def group(self) -> Fields:
-        """What is known of the rows of a group between one call and the next."""
+        """What is known of the rows in a thread's lanes between one call and the next."""
         layout = self.layout
         n, lane = layout.registers, layout.lane
         return Fields.of(
@@ -189,10 +192,11 @@ class Spec:
             n_accepted=(self.integers, n),
             n_rejected=(self.integers, n),
             met_non_finite=(self.integers, n),
-            numbers=(I64, 4),  # TRIED, RECORDED, BEGUN and DONE of groups.py
+            numbers=(I64, 3),  # BEGUN, TAKEN and RECORDED of groups.py
             row=(lane, n * sum(node.size for node in self.program.row)),
             # Row inputs in a step that not all rows take, see the backward sweep.
             row_alike=(lane, n * sum(node.size for node in self.program.row) * self.records),
+            g_rows=(vector_of(I64, layout.width), n),  # -1 before the first
             g_index=(self.integers, n),
             g_y=(lane, n * self.dim * self.records),
             g_k=(lane, n * self.dim * self.records),
@@ -207,9 +211,10 @@ class Spec:
 
     @property
     def record(self) -> Fields:
-        """What is kept of one tried step of a group; steps not accepted have size zero."""
+        """What is kept of one tried step of all lanes; steps not accepted have size zero."""
         n, lane = self.layout.registers, self.layout.lane
         return Fields.of(
+            rows=(self.integers, n),
             t=(self.times, n),
             h=(self.times, n),
             t1=(self.times, n * self.dense),
@@ -263,24 +268,19 @@ class Spec:
 
 
 ARGUMENTS = (
-    *("n_rows", "n_times", "n_groups", "n_threads", "n_tries", "max_steps", "capacity"),
-    *(
-        "n_unfinished",
-        "n_failed",
-        "first_call",
-        "last_call",
-        "ts",
-        "y0",
-        "ys",
-        "groups",
-        "tape",
-        "threads",
-    ),
-    *("rtol", "atol", "sizes", "shared", "row", "order"),
-    *("status", "n_evaluations", "n_accepted", "n_rejected"),
-    *("g_ys", "g_y0", "g_ts", "g_shared", "g_row"),
+    *("n_rows", "n_times", "n_threads", "dealt", "n_tries", "max_steps", "capacity"),
+    *("n_unfinished", "n_failed", "most_recorded", "first_call", "last_call"),
+    *("ts", "y0", "ys", "groups", "tape", "threads"),
+    *("rtol", "atol", "sizes", "shared", "row"),
+    *("status", "n_evaluations", "n_accepted", "n_rejected", "n_reached", "n_back"),
+    *("row_t", "row_h", "row_y", "row_k"),
+    *("g_ys", "g_y0", "g_ts", "g_shared", "g_row", "g_row_k", "g_row_t"),
 )
-"""What an entry point is handed: an array of these numbers and addresses."""
+"""What an entry point is handed: an array of these numbers and addresses.
+
+Of each row: how it ended, its counts, the outputs it reached, the evaluations of its way back, and
+where it was when it failed. From ``row_h`` and ``row_k`` it starts: its first step and derivative.
+"""
 
 SIZES = ("first", "max", "min", "fixed")
 """Bounds on step sizes, in the array ``sizes``; a first step of zero is chosen."""
@@ -308,8 +308,15 @@ class Arguments:
 
     def count(self, name: str, n: ir.Value) -> None:
         """Adds to one that all threads add to."""
+        self._update("add", name, n)
+
+    def raise_to(self, name: str, n: ir.Value) -> None:
+        """The most that any thread has said."""
+        self._update("max", name, n)
+
+    def _update(self, operation: str, name: str, n: ir.Value) -> None:
         where = self.code.at(self.pointer, I64, ARGUMENTS.index(name))
-        self.code.builder.atomic_rmw("add", where, n, "monotonic")
+        self.code.builder.atomic_rmw(operation, where, n, "monotonic")
 
     def size(self, name: str) -> Value:
         """A bound on step sizes."""

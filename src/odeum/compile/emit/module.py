@@ -1,7 +1,7 @@
-"""A whole module: the field, the functions on groups of rows, and entry points that share out rows.
+"""A whole module: the field, the functions on a thread's rows, and entry points that start threads.
 
-An entry point ``NAME(arguments)`` gives each thread every ``n_threads``-th group, so that sums over
-rows come out the same whenever the number of threads is the same.
+An entry point ``NAME(arguments)`` gives each thread a share of the rows that depends on nothing but
+numbers, so that sums over rows come out the same whenever the number of threads is the same.
 """
 
 from llvmlite import ir
@@ -44,7 +44,7 @@ def emit_module(spec: Spec, triple: str, data_layout: str) -> ir.Module:
     field = emit_field(
         _internal(module, "field", POINTER, POINTER, POINTER, POINTER, POINTER), spec
     )
-    advance = _internal(module, "advance", POINTER, POINTER, I64, I64)
+    advance = _internal(module, "advance", POINTER, POINTER, I64)
     ForwardCode(advance, spec, field)
     _emit_entry(module, spec, "forward", advance)
     if spec.records:
@@ -54,7 +54,7 @@ def emit_module(spec: Spec, triple: str, data_layout: str) -> ir.Module:
         emit_pull(pull, spec)
         outer = _internal(module, "outer", POINTER, I64, POINTER)
         emit_outer_sums(outer, spec)
-        sweep = _internal(module, "sweep", POINTER, POINTER, I64, I64)
+        sweep = _internal(module, "sweep", POINTER, POINTER, I64)
         BackwardCode(sweep, spec, PullCode(record, pull, outer))
         totals = _internal(module, "totals", POINTER)
         emit_totals(totals, spec)
@@ -108,29 +108,22 @@ def _emit_entry(
     function: ir.Function,
     at_last: ir.Function | None = None,
 ) -> None:
-    """Writes the entry point that calls a function of groups on all of them.
+    """Writes the entry point that calls a function on every thread, with the thread's block.
 
     Args:
         module: where it goes.
         spec: what is compiled.
         name: its name.
-        function: ``(arguments, block, first row, thread)``.
+        function: ``(arguments, block, thread)``.
         at_last: ``(arguments)``, called once all threads are done with the last call.
     """
     worker = _internal(module, f"{name}_worker", POINTER, I64)
     code = Code(worker)
     pointer, thread = code.arguments
     arguments = Arguments(code, pointer)
-    n_groups, n_threads = (arguments.number(n) for n in ("n_groups", "n_threads"))
-    group = Variable(code, I64)
-    group.set(code.value(thread))
-    with code.forever() as leave:
-        leave.unless(code.builder.icmp_signed("<", group.get().value, n_groups))
-        at = code.builder.mul(group.get().value, code.integer(spec.group.size))
-        block = code.offset(arguments.address("groups"), at)
-        first = code.builder.mul(group.get().value, code.integer(spec.layout.n_rows))
-        code.call(function, pointer, block, first, thread)
-        group.set(group.get() + code.value(n_threads))
+    at = code.builder.mul(thread, code.integer(spec.group.size))
+    block = code.offset(arguments.address("groups"), at)
+    code.call(function, pointer, block, thread)
     code.finish()
     _emit_threads(module, name, worker, at_last)
 

@@ -1,11 +1,11 @@
-"""States at the output times that steps reach, and NaN at those they never do."""
+"""States at the output times that steps reach."""
 
 import math
 from collections.abc import Sequence
 
 from llvmlite import ir
 
-from odeum.compile.emit.code import I32, I64, Variable
+from odeum.compile.emit.code import I32, I64
 from odeum.compile.emit.groups import GroupCode
 from odeum.compile.emit.interpolation import weights
 from odeum.compile.emit.lanes import scatter
@@ -49,7 +49,6 @@ class OutputCode:
         group = self._group
         code, layout, n = group.code, group.layout, group.layout.registers
         ys = group.arguments.address("ys")
-        real = hit & group.is_real(register)
         index = group.block.get("index", register).to_int(I64)
         places = group.state_places(index, group.rows(register))
         scaled = [None if w is None else w * h for w in weights(group.spec, theta)]
@@ -59,7 +58,7 @@ class OutputCode:
             for j, weight in enumerate(scaled):
                 if weight is not None:
                     state = fma(weight, self._stages.k(j, element), state)
-            scatter(code, state, ys, places + group.whole(d), real)
+            scatter(code, state, ys, places + group.whole(d), hit)
 
     def _next_output(self, hit: Value, register: int) -> None:
         group = self._group
@@ -71,20 +70,3 @@ class OutputCode:
         following = group.output_times(inside, group.rows(register))
         beyond = group.block.get("direction", register) * math.inf
         group.block.set("next", where(index > last, beyond, following), register)
-
-    def leave_out(self, rows: Value, real: Value, register: int) -> None:
-        """NaN at the output times that a row did not reach."""
-        group = self._group
-        code = group.code
-        index = Variable(code, group.spec.integers)
-        index.set(group.block.get("index", register))
-        n_times = group.wide(code.value(group.n_times).to_int(I32))
-        ys = group.arguments.address("ys")
-        with code.forever() as leave:
-            missing = real & (index.get() < n_times)
-            leave.unless(code.any(missing))
-            places = group.state_places(index.get().to_int(I64), rows)
-            for d in code.each(group.spec.dim, 1):
-                nothing = group.wide(code.value(ir.Constant(group.layout.real, math.nan)))
-                scatter(code, nothing, ys, places + group.whole(d), missing)
-            index.set(index.get() + 1)

@@ -68,6 +68,14 @@ class Value:
     def __mul__(self, other: "Value | float") -> "Value":
         return self._arithmetic("mul", other)
 
+    def __floordiv__(self, other: "Value") -> "Value":
+        """Of whole numbers that are not negative."""
+        return self._of(self.builder.udiv(self.value, self._same(other)))
+
+    def __mod__(self, other: "Value") -> "Value":
+        """Likewise."""
+        return self._of(self.builder.urem(self.value, self._same(other)))
+
     def __truediv__(self, other: "Value | float") -> "Value":
         return self._of(self.builder.fdiv(self.value, self._same(other)))
 

@@ -1,31 +1,37 @@
-"""Calls of a kernel: memory for it, steps in parts where the tape fills, and its way back."""
+"""Calls of a kernel: memory for it, steps in parts where the tape fills, and its way back.
 
-import ctypes
+Small solves are over in microseconds, and as many go into every operation here: hence tensors and
+plain arrays, whose addresses cost next to nothing.
+"""
+
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch._utils import _unflatten_dense_tensors
 
 from odeum.compile.emit.groups import RECORDED
 from odeum.compile.emit.kernel import ARGUMENTS, SIZES, Spec
 from odeum.compile.emit.module import MAX_THREADS
 from odeum.compile.runtime.kernels import EntryPoint, Kernel
-from odeum.compile.runtime.order import order_of
 from odeum.types import Tensor
 
+MUCH = 16
+"""A tape that has so many times the room that was needed shrinks."""
+
 TRIES_AT_ONCE = 20_000
-"""Tried steps of a group before Python looks at what else there is to do, Ctrl-C above all."""
+"""Tried steps of a thread before Python looks at what else there is to do, Ctrl-C above all."""
 
 Array = np.ndarray
-_ArgumentArray = ctypes.c_int64 * len(ARGUMENTS)
-_CAPACITY, _UNFINISHED, _FAILED, _FIRST_CALL, _LAST_CALL, _YS, _TAPE, _THREADS, _GRADIENTS = (
-    ARGUMENTS.index(name)
-    for name in (
-        *("capacity", "n_unfinished", "n_failed", "first_call", "last_call"),
-        *("ys", "tape", "threads", "g_ys"),
-    )
+_CAPACITY, _UNFINISHED, _FAILED, _MOST = map(
+    ARGUMENTS.index, ("capacity", "n_unfinished", "n_failed", "most_recorded")
 )
+_FIRST_CALL, _LAST_CALL, _YS, _TAPE, _THREADS, _GRADIENTS = map(
+    ARGUMENTS.index, ("first_call", "last_call", "ys", "tape", "threads", "g_ys")
+)
+_N_COUNTS = ARGUMENTS.index("row_t") - ARGUMENTS.index("status")
 
 
 class Control:
@@ -61,17 +67,17 @@ class Control:
 
 @dataclass
 class Tape:
-    """Recorded steps of all groups.
+    """Recorded steps of all threads.
 
     Attributes:
-        memory: one record after the other, for each group.
-        capacity: records that each group has room for.
-        n_records: how many each has, [groups].
+        memory: one record after the other, for each thread.
+        capacity: records that each thread has room for.
+        n_records: how many each has; None in the tape at hand, where the kernel counts.
     """
 
-    memory: Array
+    memory: Tensor
     capacity: int
-    n_records: Array
+    n_records: Tensor | None = None
 
 
 class Solve:
@@ -85,6 +91,10 @@ class Solve:
         tensors: what all rows share, then what each row has of its own, [batch, *shape], in the
             order of the kernel's inputs.
         n_threads: how many threads share the rows.
+
+    Attributes:
+        counts: status, evaluations, accepted and rejected steps, outputs reached, evaluations on
+            the way back, and zeros, one tensor each, [batch].
     """
 
     def __init__(
@@ -97,61 +107,64 @@ class Solve:
         n_threads: int,
     ) -> None:
         self.kernel = kernel
-        n_rows, n_times = y0.shape[0], ts.shape[0]
-        self._n_groups = n_groups = -(-n_rows // kernel.rows_at_once)
-        self._n_threads = n_threads = min(n_threads, n_groups, MAX_THREADS)
-        # Counts first, then groups: one piece of memory, for small solves are over soon.
-        self._start_of_groups = 32 * n_rows
-        self._memory = memory = np.zeros(32 * n_rows + n_groups * kernel.group_size, np.uint8)
+        n_rows, dim = y0.shape
+        self._n_threads = n_threads = min(n_threads, -(-n_rows // kernel.rows_at_once), MAX_THREADS)
+        counts = torch.zeros((_N_COUNTS + 1, n_rows), dtype=torch.int64)
+        self.counts = counts.unbind(0)
+        self._blocks = blocks = torch.zeros((n_threads, kernel.block_size // 8), dtype=torch.int64)
+        # Of each row a time and a step, a state and a derivative.
+        self._row_times = row_times = ts.new_empty((2, n_rows))
+        self._row_states = row_states = y0.new_empty((2, n_rows, dim))
         self._tapes: list[Tape] = []
-        self._table = (ctypes.c_int64 * (len(tensors) + 1))(*[x.data_ptr() for x in tensors])
-        self._order = order_of(y0, kernel.rows_at_once)
+        self._table = table = array("q", [x.data_ptr() for x in tensors] or [0])
         # Held for as long as the kernel may read them.
         self._held = (control, y0, ts, tensors)
-        counts, table = _address(memory), ctypes.addressof(self._table)
-        self._arguments = _ArgumentArray(
-            n_rows,
-            n_times,
-            n_groups,
-            n_threads,
-            TRIES_AT_ONCE,
-            control.max_steps,
-            0,  # capacity
-            0,  # n_unfinished
-            0,  # n_failed
-            0,  # first_call
-            0,  # last_call
-            ts.data_ptr(),
-            y0.data_ptr(),
-            0,  # ys
-            counts + self._start_of_groups,
-            0,  # tape
-            0,  # threads
-            control.rtol,
-            control.atol,
-            control.sizes,
-            table,
-            table + 8 * kernel.n_shared,
-            _address(self._order),
-            counts,
-            counts + 8 * n_rows,
-            counts + 16 * n_rows,
-            counts + 24 * n_rows,
+        at_table, at_counts = table.buffer_info()[0], counts.data_ptr()
+        at_times, at_states = row_times.data_ptr(), row_states.data_ptr()
+        self._arguments = array(
+            "q",
+            (
+                n_rows,
+                ts.shape[0],
+                n_threads,
+                min(kernel.rows_at_once, -(-n_rows // n_threads)),  # dealt
+                TRIES_AT_ONCE,
+                control.max_steps,
+                0,  # capacity
+                0,  # n_unfinished
+                0,  # n_failed
+                0,  # most_recorded
+                0,  # first_call
+                0,  # last_call
+                ts.data_ptr(),
+                y0.data_ptr(),
+                0,  # ys
+                blocks.data_ptr(),
+                0,  # tape
+                0,  # threads
+                control.rtol,
+                control.atol,
+                control.sizes,
+                at_table,
+                at_table + 8 * kernel.n_shared,
+                at_counts,
+                at_counts + 8 * n_rows,
+                at_counts + 16 * n_rows,
+                at_counts + 24 * n_rows,
+                at_counts + 32 * n_rows,
+                at_counts + 40 * n_rows,
+                at_times,
+                at_times + ts.itemsize * n_rows,
+                at_states,
+                at_states + y0.itemsize * n_rows * dim,
+                *(0,) * 7,  # gradients
+            ),
         )
 
     @property
-    def counts(self) -> Array:
-        """Status, evaluations, accepted and rejected steps, [4, batch]."""
-        return self._memory[: self._start_of_groups].view(np.int64).reshape(4, -1)
-
-    @property
     def n_failed(self) -> int:
-        """In how many registers of rows one did not arrive."""
+        """How many rows did not arrive."""
         return self._arguments[_FAILED]
-
-    @property
-    def _groups(self) -> Array:
-        return self._memory[self._start_of_groups :]
 
     def forward(self) -> Tensor:
         """Solves, and keeps the steps where the kernel records them.
@@ -171,23 +184,29 @@ class Solve:
         return ys
 
     def _forward_recorded(self) -> None:
-        kernel, recorded = self.kernel, self._recorded()
-        tape = self._new_tape(kernel.usual_steps)
+        kernel, arguments = self.kernel, self._arguments
+        # Rows that have a lane one after the other.
+        n_turns = -(-len(self.counts[0]) // (self._n_threads * kernel.rows_at_once))
+        n_records = 0
+        self._new_tape(kernel.usual_steps * n_turns)
         while self._call(kernel.forward):
-            tape.n_records = recorded.copy()
-            if (recorded >= tape.capacity).any():
-                recorded[:] = 0
-                tape = self._new_tape(2 * tape.capacity)
-        tape.n_records = recorded.copy()
-        n_records = sum(int(part.n_records.max(initial=0)) for part in self._tapes)
-        kernel.usual_steps = n_records + n_records // 4 + 8
+            tape = self._tapes[-1]
+            if arguments[_MOST] == tape.capacity:
+                tape.n_records = self._recorded().clone()
+                self._recorded()[:] = 0
+                n_records += tape.capacity
+                arguments[_MOST] = 0
+                self._new_tape(2 * tape.capacity)
+        n_records += arguments[_MOST]
+        if len(self._tapes) > 1 or n_records * MUCH < self._tapes[0].capacity:
+            usual = n_records // n_turns
+            kernel.usual_steps = usual + usual // 4 + 8
 
-    def _new_tape(self, capacity: int) -> Tape:
-        memory = np.empty(self._n_groups * capacity * self.kernel.record_size, np.uint8)
-        tape = Tape(memory, capacity, np.zeros(0))
-        self._tapes.append(tape)
-        self._arguments[_TAPE], self._arguments[_CAPACITY] = _address(memory), capacity
-        return tape
+    def _new_tape(self, capacity: int) -> None:
+        n_bytes = self._n_threads * capacity * self.kernel.record_size
+        memory = torch.empty(n_bytes, dtype=torch.uint8)
+        self._tapes.append(Tape(memory, capacity))
+        self._arguments[_TAPE], self._arguments[_CAPACITY] = memory.data_ptr(), capacity
 
     def backward(self, g_ys: Tensor) -> "Cotangents":
         """Pulls the solve back.
@@ -197,49 +216,54 @@ class Solve:
         """
         kernel, arguments = self.kernel, self._arguments
         assert kernel.backward is not None
-        _, y0, ts, _ = self._held
-        threads = np.zeros(self._n_threads * kernel.thread_size, np.uint8)
-        g_y0 = torch.empty_like(y0)
-        g_shared = torch.empty(sum(kernel.sizes), dtype=y0.dtype)
-        g_row = [y0.new_empty(len(y0), *shape) for shape in kernel.row_shapes]
-        table = (ctypes.c_int64 * (len(g_row) + 1))(*[x.data_ptr() for x in g_row])
-        g_ts = None
+        _, y0, ts, tensors = self._held
+        n_threads = self._n_threads
+        threads = torch.zeros((n_threads, kernel.thread_size), dtype=torch.uint8)
+        g_y0, g_row_k = y0.new_empty((2, *y0.shape)).unbind(0)
+        shared = [tensors[i] for i in kernel.shared_wanted]
+        g_shared = y0.new_empty(kernel.n_numbers)
+        g_row = [y0.new_empty((len(y0), *shape)) for shape in kernel.row_shapes]
+        table = array("q", [x.data_ptr() for x in g_row] or [0])
+        g_ts = g_row_t = None
         if kernel.spec.wants_times:
-            own = () if kernel.spec.per_row_times else (self._n_threads,)
-            g_ts = ts.new_zeros(*own, *ts.shape)
-        arguments[_THREADS] = _address(threads)
-        arguments[_GRADIENTS : _GRADIENTS + 5] = [
-            g_ys.data_ptr(),
-            g_y0.data_ptr(),
-            0 if g_ts is None else g_ts.data_ptr(),
-            g_shared.data_ptr(),
-            ctypes.addressof(table),
-        ]
-        recorded = self._recorded()
+            own = () if kernel.spec.per_row_times else (n_threads,)
+            g_ts, g_row_t = ts.new_zeros((*own, *ts.shape)), ts.new_empty(len(y0))
+        arguments[_THREADS] = threads.data_ptr()
+        arguments[_GRADIENTS:] = array(
+            "q",
+            (
+                g_ys.data_ptr(),
+                g_y0.data_ptr(),
+                0 if g_ts is None else g_ts.data_ptr(),
+                g_shared.data_ptr(),
+                table.buffer_info()[0],
+                g_row_k.data_ptr(),
+                0 if g_row_t is None else g_row_t.data_ptr(),
+            ),
+        )
+        at_hand = self._recorded().clone() if len(self._tapes) > 1 else None
         for i, tape in enumerate(reversed(self._tapes)):
-            recorded[:] = tape.n_records
-            arguments[_TAPE], arguments[_CAPACITY] = _address(tape.memory), tape.capacity
+            if at_hand is not None:
+                self._recorded()[:] = at_hand if tape.n_records is None else tape.n_records
+            arguments[_TAPE], arguments[_CAPACITY] = tape.memory.data_ptr(), tape.capacity
             arguments[_FIRST_CALL], arguments[_LAST_CALL] = i == 0, i == len(self._tapes) - 1
             self._call(kernel.backward)
+        if at_hand is not None:
+            self._recorded()[:] = at_hand
         if g_ts is not None and not kernel.spec.per_row_times:
             g_ts = g_ts.sum(0)
-        shared = []
-        if kernel.sizes:
-            parts = g_shared.split(kernel.sizes)
-            shared = [part.view(shape) for part, shape in zip(parts, kernel.shapes, strict=True)]
-        return Cotangents(g_y0, g_ts, [*shared, *g_row])
+        g_tensors = [*_unflatten_dense_tensors(g_shared, shared), *g_row] if shared else g_row
+        return Cotangents(g_y0, g_ts, g_tensors)
 
-    def of_row(self, name: str, row: int) -> Tensor:
-        """What is known of a row: "t", "h", "y" or "k"; [1] or [dim]."""
-        layout, fields = self.kernel.spec.layout, self.kernel.spec.group
+    def of_failed(self, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where a row was that did not arrive: time and next step, state and derivative there."""
         _, y0, ts, _ = self._held
-        group, place = divmod(int((self._order == row).nonzero()[0][0]), layout.n_rows)
-        register, lane = divmod(place, layout.width)
-        like, n = (ts, 1) if name in ("t", "h") else (y0, self.kernel.spec.dim)
-        start = group * self.kernel.group_size + fields.offsets[name]
-        size = n * layout.n_rows * like.dtype.itemsize
-        values = torch.from_numpy(self._groups[start : start + size].copy()).view(like.dtype)
-        return values.view(n, layout.registers, layout.width)[:, register, lane]
+        t, h = self._row_times[:, row]
+        y, k = self._row_states[:, row]
+        _, _, n_accepted, n_rejected, *_ = self.counts
+        if not n_accepted[row] and not n_rejected[row]:
+            t, y = ts[0] if ts.ndim == 1 else ts[0, row], y0[row]
+        return t, h, y, k
 
     def steps(self) -> "Steps":
         """Every accepted step, of each row in the order of time."""
@@ -249,44 +273,40 @@ class Solve:
         return Steps(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     def _steps_of(self, tape: Tape, spec: Spec, y0: Tensor, ts: Tensor) -> tuple[Tensor, ...]:
-        layout, n_groups = spec.layout, self._n_groups
-        memory = tape.memory.reshape(n_groups, tape.capacity, self.kernel.record_size)
+        layout, n_threads = spec.layout, self._n_threads
+        memory = tape.memory.view(n_threads, tape.capacity, self.kernel.record_size)
 
-        def field(name: str, like: Tensor, n: int) -> Tensor:
-            """[groups, steps, registers, lanes, n]."""
+        def field(name: str, dtype: torch.dtype, n: int) -> Tensor:
+            """[threads, steps, lanes, n]."""
             start = spec.record.offsets[name]
-            size = n * layout.n_rows * like.dtype.itemsize
-            part = torch.from_numpy(memory[:, :, start : start + size].copy()).view(like.dtype)
-            shape = (n_groups, tape.capacity, n, layout.registers, layout.width)
-            return part.view(shape).movedim(2, -1)
+            size = n * layout.n_rows * dtype.itemsize
+            part = memory[:, :, start : start + size].contiguous().view(dtype)
+            return part.view(n_threads, tape.capacity, n, layout.n_rows).movedim(2, -1)
 
-        places = torch.arange(n_groups * layout.n_rows)
-        rows = torch.from_numpy(self._order)[places.clamp(max=len(y0) - 1)]
-        places, rows = (x.view(n_groups, 1, layout.registers, -1) for x in (places, rows))
-        used = torch.arange(tape.capacity) < torch.from_numpy(tape.n_records)[:, None]
-        h = field("h", ts, 1)
-        taken = (h[..., 0] != 0) & used[:, :, None, None] & (places < len(y0))
+        n_records = self._recorded() if tape.n_records is None else tape.n_records
+        used = torch.arange(tape.capacity) < n_records[:, None]
+        h = field("h", ts.dtype, 1)
+        taken = (h[..., 0] != 0) & used[:, :, None]
         n = spec.derivatives.n
-        ks = field("ks", y0, n * spec.dim)[taken].view(-1, n, spec.dim)
+        ks = field("ks", y0.dtype, n * spec.dim)[taken].view(-1, n, spec.dim)
         return (
-            rows.expand_as(taken)[taken],
-            field("t", ts, 1)[taken],
-            field("t1", ts, 1)[taken],
+            field("rows", torch.int32, 1)[taken][:, 0].long(),
+            field("t", ts.dtype, 1)[taken],
+            field("t1", ts.dtype, 1)[taken],
             h[taken],
-            field("y", y0, spec.dim)[taken],
+            field("y", y0.dtype, spec.dim)[taken],
             ks,
         )
 
-    def _recorded(self) -> Array:
-        """The number of records that each group has in the tape at hand, [groups]."""
-        words = self._groups.view(np.int64)
-        return words[self.kernel.numbers_at // 8 + RECORDED :: self.kernel.group_size // 8]
+    def _recorded(self) -> Tensor:
+        """The number of records that each thread has in the tape at hand, [threads]."""
+        return self._blocks[:, self.kernel.numbers_at // 8 + RECORDED]
 
     def _call(self, entry: EntryPoint) -> int:
-        """Calls an entry point; returns the number of groups that have not come to their ends."""
+        """Calls an entry point; returns how many threads have not come to the end of their rows."""
         arguments = self._arguments
         arguments[_UNFINISHED] = 0
-        entry(ctypes.addressof(arguments))
+        entry(arguments.buffer_info()[0])
         return arguments[_UNFINISHED]
 
 

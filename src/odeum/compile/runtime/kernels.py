@@ -17,7 +17,7 @@ EntryPoint = Callable[[int], None]
 
 
 FIRST_STEPS = 64
-"""Steps of a group that a first tape has room for."""
+"""Steps of a row that a first tape has room for."""
 
 
 class Kernel:
@@ -30,19 +30,18 @@ class Kernel:
     Attributes:
         forward: solves.
         backward: pulls a solve back; None where none is recorded.
-        rows_at_once: rows in a group.
+        rows_at_once: rows that a thread solves at once.
         n_shared: how many tensors it reads that all rows share.
-        group_size: bytes of what is known of a group of rows.
-        numbers_at: where the numbers of a group lie in that.
-        record_size: bytes of what is kept of a step of a group; 0 where nothing is.
+        block_size: bytes of what a thread knows of its rows.
+        numbers_at: where its numbers lie in that.
+        record_size: bytes of what is kept of a step of its rows; 0 where nothing is.
         thread_size: bytes of the gradients that a thread adds up.
-        shapes: of the gradients of what rows share.
-        sizes: numbers in them.
-        row_shapes: of those that each row has of its own.
+        shared_wanted: which of the tensors that rows share get gradients.
+        n_numbers: in all of these gradients.
+        row_shapes: of the gradients of what each row has of its own.
         places: of each input, which of those gradients it gets, the shared ones first; None
             where it wants none.
-        n_evaluations: of the field for each step on its way back.
-        usual_steps: steps of a group that a tape should have room for.
+        usual_steps: steps of a row that a tape should have room for.
     """
 
     def __init__(self, spec: Spec, library: Library) -> None:
@@ -55,19 +54,19 @@ class Kernel:
         self.rows_at_once = spec.layout.n_rows
         self.n_shared = len(spec.program.shared)
         group = spec.group
-        self.group_size, self.numbers_at = group.size, group.offsets["numbers"]
+        self.block_size, self.numbers_at = group.size, group.offsets["numbers"]
         self.record_size = spec.record.size if spec.keeps_steps else 0
         self.thread_size = spec.thread.size if spec.records else 0
         program = spec.program
         wanted = program.wanted("shared"), program.wanted("row")
-        self.shapes, self.row_shapes = ([node.shape for node in nodes] for nodes in wanted)
-        self.sizes = [node.size for node in wanted[0]]
+        self.shared_wanted = [i for i, node in enumerate(program.shared) if node in wanted[0]]
+        self.n_numbers = sum(node.size for node in wanted[0])
+        self.row_shapes = [node.shape for node in wanted[1]]
         names = [node.name for nodes in wanted for node in nodes]
         self.places = [
             names.index(node.name) if node.name in names else None
             for node in (*program.shared, *program.row)
         ]
-        self.n_evaluations = spec.derivatives.n_without_extra - 1
         self.usual_steps = FIRST_STEPS
 
 
