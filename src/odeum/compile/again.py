@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from odeum.compile.engine import Prepared, control_of
 from odeum.compile.known import make_of
-from odeum.compile.run import Fused, Run
+from odeum.compile.run import Run, recorded
 from odeum.compile.runtime.kernels import Kernel
 from odeum.solution import Solution
 from odeum.types import Tensor
@@ -124,7 +124,7 @@ def solve(
     if kernel is None or not y0.shape[0]:
         return None
     run = Run(kernel, known.control, known.n_threads, eagerly, None)
-    ys = run.solve(y0, ts, tensors) if wants is None else Fused.apply(run, y0, ts, *tensors)
+    ys = run.solve(y0, ts, tensors) if wants is None else recorded(run, y0, ts, tensors)
     if run.failed and (raises or not run.has_times):
         return None
     status, stats = run.status_and_stats()

@@ -13,7 +13,7 @@ from llvmlite import ir
 from odeum.compile.emit.kernel import Spec
 from odeum.compile.known import CompiledField, find
 from odeum.compile.layouts import chosen
-from odeum.compile.run import Fused, Run
+from odeum.compile.run import Run, recorded
 from odeum.compile.runtime.calls import Array, Control
 from odeum.compile.runtime.kernels import Kernel, is_kept, kernel_of
 from odeum.compile.runtime.machine import machine
@@ -123,7 +123,7 @@ class Prepared:
             problem.on_backward,
         )
         if self.recorded:
-            ys = Fused.apply(run, problem.y0, problem.ts, *self.tensors())
+            ys = recorded(run, problem.y0, problem.ts, self.tensors())
         else:
             ys = run.solve(problem.y0, problem.ts, self.tensors())
         if run.failed and problem.on_failure is not None:

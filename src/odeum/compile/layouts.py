@@ -22,7 +22,7 @@ INSTRUCTIONS = {
 PAIRED = 0.85
 """Two registers of rows, side by side, take this share of the time of one after the other."""
 
-WORTH_A_THREAD = 10_000
+WORTH_A_THREAD = 5_000
 """Instructions of one evaluation on the whole batch for which a thread is worth its start."""
 
 

@@ -68,8 +68,8 @@ class Run:
     def status_and_stats(self) -> tuple[Tensor, Stats]:
         """How each row ended and the work it took."""
         assert self.solved is not None
-        status, n_evaluations, n_accepted, n_rejected, *_ = self.solved.counts
-        return status, Stats(n_evaluations, n_accepted, n_rejected)
+        counts = self.solved.counts
+        return counts[0], Stats(counts[1], counts[2], counts[3])
 
     def pull(self, g_ys: Tensor) -> list[Tensor | None]:
         """Gradients of initial states, times and tensors; None of those not wanted."""
@@ -83,11 +83,11 @@ class Run:
     def _work(self) -> Stats:
         """That of the backward pass: every step is taken again, and the first evaluation."""
         assert self.solved is not None
-        _, _, n_accepted, _, _, n_evaluations, none = self.solved.counts
-        return Stats(n_evaluations, n_accepted, none)
+        counts = self.solved.counts
+        return Stats(counts[5], counts[2], counts[6])
 
 
-class Fused(torch.autograd.Function):
+class _Fused(torch.autograd.Function):
     """``(run, y0, ts, tensors) -> ys``."""
 
     @staticmethod
@@ -109,6 +109,15 @@ class Fused(torch.autograd.Function):
         if gradients[1] is None and ctx.needs_input_grad[2]:
             gradients[1] = torch.zeros_like(inputs[1])
         return (None, *gradients)
+
+
+# Without the look for torch.func transforms, inside which nothing is solved by kernels.
+_apply: Callable[..., Tensor] = super(torch.autograd.Function, _Fused).apply
+
+
+def recorded(run: Run, y0: Tensor, ts: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """States at the output times, recorded by autograd; see :meth:`Run.solve`."""
+    return _apply(run, y0, ts, *tensors)
 
 
 def _differentiable(ys: Tensor, inputs: Sequence[Tensor], g_ys: Tensor) -> list[Tensor | None]:

@@ -205,6 +205,19 @@ class Code:
         """Calls another function."""
         return self.builder.call(function, list(arguments))
 
+    def call_at(self, address: ir.Value, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+        """Calls the function at an address."""
+        kind = ir.FunctionType(result, [x.type for x in arguments])
+        return self.builder.call(_FunctionAt(address, kind), list(arguments))
+
+
+class _FunctionAt:
+    """An address as llvmlite wants a function that is called."""
+
+    def __init__(self, address: ir.Value, kind: ir.FunctionType) -> None:
+        self.type, self.function_type = address.type, kind
+        self.get_reference = address.get_reference
+
 
 class Exit:
     """The way out of a loop."""

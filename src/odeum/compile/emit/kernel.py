@@ -270,6 +270,7 @@ class Spec:
 ARGUMENTS = (
     *("n_rows", "n_times", "n_threads", "dealt", "n_tries", "max_steps", "capacity"),
     *("n_unfinished", "n_failed", "most_recorded", "first_call", "last_call"),
+    *("parallel", "team_size", "team_number"),
     *("ts", "y0", "ys", "groups", "tape", "threads"),
     *("rtol", "atol", "sizes", "shared", "row"),
     *("status", "n_evaluations", "n_accepted", "n_rejected", "n_reached", "n_back"),
@@ -280,6 +281,7 @@ ARGUMENTS = (
 
 Of each row: how it ended, its counts, the outputs it reached, the evaluations of its way back, and
 where it was when it failed. From ``row_h`` and ``row_k`` it starts: its first step and derivative.
+Of torch's threads: OpenMP's functions, zeros where there is none.
 """
 
 SIZES = ("first", "max", "min", "fixed")

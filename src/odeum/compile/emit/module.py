@@ -1,7 +1,9 @@
-"""A whole module: the field, the functions on a thread's rows, and entry points that start threads.
+"""A whole module: the field, the functions on a thread's rows, and entry points for all threads.
 
 An entry point ``NAME(arguments)`` gives each thread a share of the rows that depends on nothing but
-numbers, so that sums over rows come out the same whenever the number of threads is the same.
+numbers, so that sums over rows come out the same whenever the number of threads is the same. The
+threads are those that torch's own operations run on, which wait for work for a while: to wake one,
+or to start it, takes as long as a small solve. Where there are none, threads are started.
 """
 
 from llvmlite import ir
@@ -132,6 +134,50 @@ def _emit_threads(
     module: ir.Module, name: str, worker: ir.Function, at_last: ir.Function | None
 ) -> None:
     """Writes ``NAME(arguments)``: the worker on every thread, the calling one among them."""
+    entry = ir.Function(module, ir.FunctionType(VOID, [POINTER]), name)
+    code = Code(entry)
+    builder, pointer = code.builder, code.arguments[0]
+    arguments = Arguments(code, pointer)
+    many = builder.icmp_signed(">", arguments.number("n_threads"), code.integer(1))
+    team = builder.icmp_signed("!=", arguments.number("parallel"), code.integer(0))
+    with code.when(builder.not_(many)):
+        code.call(worker, pointer, code.integer(0))
+    with code.when(builder.and_(many, team)):
+        parallel, member = arguments.address("parallel"), _emit_team_member(module, name, worker)
+        n_threads = builder.trunc(arguments.number("n_threads"), I32)
+        code.call_at(parallel, VOID, member, pointer, n_threads, ir.Constant(I32, 0))
+    with code.when(builder.and_(many, builder.not_(team))):
+        code.call(_emit_own_threads(module, name, worker), pointer)
+    if at_last is not None:
+        last_call = arguments.number("last_call")
+        with code.when(builder.icmp_signed("!=", last_call, code.integer(0))):
+            code.call(at_last, pointer)
+    code.finish()
+
+
+def _emit_team_member(module: ir.Module, name: str, worker: ir.Function) -> ir.Function:
+    """Writes ``(arguments)``: what each thread of an OpenMP team does, which may be a small one."""
+    member = _internal(module, f"{name}_member", POINTER)
+    code = Code(member)
+    pointer = code.arguments[0]
+    arguments = Arguments(code, pointer)
+    size, number = (
+        code.builder.zext(code.call_at(arguments.address(of), I32), I64)
+        for of in ("team_size", "team_number")
+    )
+    thread = Variable(code, I64)
+    thread.set(code.value(number))
+    n_threads = code.value(arguments.number("n_threads"))
+    with code.forever() as leave:
+        leave.unless((thread.get() < n_threads).value)
+        code.call(worker, pointer, thread.get().value)
+        thread.set(thread.get() + code.value(size))
+    code.finish()
+    return member
+
+
+def _emit_own_threads(module: ir.Module, name: str, worker: ir.Function) -> ir.Function:
+    """Writes ``(arguments)``: the worker on threads that are started for it."""
     start = ir.Function(module, ir.FunctionType(POINTER, [POINTER]), f"{name}_thread")
     start.linkage = "internal"
     code = Code(start)
@@ -139,8 +185,8 @@ def _emit_threads(
     code.call(worker, task.get("arguments").value, task.get("thread").value)
     code.finish(ir.Constant(POINTER, None))
 
-    entry = ir.Function(module, ir.FunctionType(VOID, [POINTER]), name)
-    code = Code(entry)
+    all_threads = _internal(module, f"{name}_threads", POINTER)
+    code = Code(all_threads)
     pointer = code.arguments[0]
     n_threads = Arguments(code, pointer).number("n_threads")
     tasks = code.room(ir.IntType(8), _TASK.size * MAX_THREADS)
@@ -168,11 +214,8 @@ def _emit_threads(
             code.call(worker, pointer, thread)
         with code.when((task.get("failed") == 0).value):
             code.call(_join(module), task.get("handle").value, ir.Constant(POINTER, None))
-    if at_last is not None:
-        last_call = Arguments(code, pointer).number("last_call")
-        with code.when(code.builder.icmp_signed("!=", last_call, code.integer(0))):
-            code.call(at_last, pointer)
     code.finish()
+    return all_threads
 
 
 def _external(module: ir.Module, name: str, *kinds: ir.Type) -> ir.Function:

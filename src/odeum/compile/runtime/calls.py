@@ -16,6 +16,7 @@ from odeum.compile.emit.groups import RECORDED
 from odeum.compile.emit.kernel import ARGUMENTS, SIZES, Spec
 from odeum.compile.emit.module import MAX_THREADS
 from odeum.compile.runtime.kernels import EntryPoint, Kernel
+from odeum.compile.runtime.threads import NO_TEAM, team
 from odeum.types import Tensor
 
 MUCH = 16
@@ -93,8 +94,8 @@ class Solve:
         n_threads: how many threads share the rows.
 
     Attributes:
-        counts: status, evaluations, accepted and rejected steps, outputs reached, evaluations on
-            the way back, and zeros, one tensor each, [batch].
+        counts: of status, evaluations, accepted and rejected steps, outputs reached, evaluations
+            on the way back, and nothing, [7, batch].
     """
 
     def __init__(
@@ -109,18 +110,19 @@ class Solve:
         self.kernel = kernel
         n_rows, dim = y0.shape
         self._n_threads = n_threads = min(n_threads, -(-n_rows // kernel.rows_at_once), MAX_THREADS)
-        counts = torch.zeros((_N_COUNTS + 1, n_rows), dtype=torch.int64)
-        self.counts = counts.unbind(0)
-        self._blocks = blocks = torch.zeros((n_threads, kernel.block_size // 8), dtype=torch.int64)
-        # Of each row a time and a step, a state and a derivative.
-        self._row_times = row_times = ts.new_empty((2, n_rows))
-        self._row_states = row_states = y0.new_empty((2, n_rows, dim))
+        self.counts = counts = torch.zeros((_N_COUNTS + 1, n_rows), dtype=torch.int64)
+        # What threads know, then of each row a time and a step, a state and a derivative, with
+        # eight bytes for every number.
+        self._n_words = n_words = n_threads * kernel.block_size // 8
+        n_of_rows = 2 * n_rows * (1 + dim)
+        self._memory = memory = torch.zeros(n_words + n_of_rows, dtype=torch.int64)
         self._tapes: list[Tape] = []
         self._table = table = array("q", [x.data_ptr() for x in tensors] or [0])
         # Held for as long as the kernel may read them.
         self._held = (control, y0, ts, tensors)
         at_table, at_counts = table.buffer_info()[0], counts.data_ptr()
-        at_times, at_states = row_times.data_ptr(), row_states.data_ptr()
+        at_blocks = memory.data_ptr()
+        at_rows = at_blocks + 8 * n_words
         self._arguments = array(
             "q",
             (
@@ -136,10 +138,11 @@ class Solve:
                 0,  # most_recorded
                 0,  # first_call
                 0,  # last_call
+                *(team() if n_threads > 1 and not kernel.needs_deep_stack else NO_TEAM),
                 ts.data_ptr(),
                 y0.data_ptr(),
                 0,  # ys
-                blocks.data_ptr(),
+                at_blocks,
                 0,  # tape
                 0,  # threads
                 control.rtol,
@@ -153,10 +156,10 @@ class Solve:
                 at_counts + 24 * n_rows,
                 at_counts + 32 * n_rows,
                 at_counts + 40 * n_rows,
-                at_times,
-                at_times + ts.itemsize * n_rows,
-                at_states,
-                at_states + y0.itemsize * n_rows * dim,
+                at_rows,
+                at_rows + 8 * n_rows,
+                at_rows + 16 * n_rows,
+                at_rows + 8 * n_rows * (2 + dim),
                 *(0,) * 7,  # gradients
             ),
         )
@@ -258,10 +261,15 @@ class Solve:
     def of_failed(self, row: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Where a row was that did not arrive: time and next step, state and derivative there."""
         _, y0, ts, _ = self._held
-        t, h = self._row_times[:, row]
-        y, k = self._row_states[:, row]
-        _, _, n_accepted, n_rejected, *_ = self.counts
-        if not n_accepted[row] and not n_rejected[row]:
+        n_rows, dim = y0.shape
+        at = self._n_words
+        found = []
+        for like, n in ((ts, 1), (ts, 1), (y0, dim), (y0, dim)):
+            numbers = self._memory[at : at + n_rows * n].view(like.dtype)[: n_rows * n]
+            found.append(numbers.view(n_rows, n)[row])
+            at += n_rows * n
+        t, h, y, k = found
+        if not self.counts[2:4, row].any():  # nothing was tried
             t, y = ts[0] if ts.ndim == 1 else ts[0, row], y0[row]
         return t, h, y, k
 
@@ -300,7 +308,8 @@ class Solve:
 
     def _recorded(self) -> Tensor:
         """The number of records that each thread has in the tape at hand, [threads]."""
-        return self._blocks[:, self.kernel.numbers_at // 8 + RECORDED]
+        first = self.kernel.numbers_at // 8 + RECORDED
+        return self._memory[first : self._n_words : self.kernel.block_size // 8]
 
     def _call(self, entry: EntryPoint) -> int:
         """Calls an entry point; returns how many threads have not come to the end of their rows."""

@@ -16,6 +16,9 @@ EntryPoint = Callable[[int], None]
 """Called with the address of an array of arguments."""
 
 
+USUAL_STACK = 2**19
+"""Bytes that a thread has whatever the system and its settings."""
+
 FIRST_STEPS = 64
 """Steps of a row that a first tape has room for."""
 
@@ -41,6 +44,7 @@ class Kernel:
         row_shapes: of the gradients of what each row has of its own.
         places: of each input, which of those gradients it gets, the shared ones first; None
             where it wants none.
+        needs_deep_stack: whether it may take more stack than threads are sure to have.
         usual_steps: steps of a row that a tape should have room for.
     """
 
@@ -67,6 +71,7 @@ class Kernel:
             names.index(node.name) if node.name in names else None
             for node in (*program.shared, *program.row)
         ]
+        self.needs_deep_stack = spec.stack_size > USUAL_STACK
         self.usual_steps = FIRST_STEPS
 
 
