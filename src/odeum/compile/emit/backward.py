@@ -390,9 +390,9 @@ class BackwardCode(GroupCode):
                     self.block.set(field, where(mask, value, value.constant(0.0)), place)
 
         load("g_y", self.arguments.address("g_y0"), spec.dim)
-        load("g_k", self.arguments.address("g_row_k"), spec.dim)
+        load("g_k", self.arguments.address("row_k"), spec.dim)
         if spec.wants_times:
-            load("g_t", self.arguments.address("g_row_t"), 1)
+            load("g_t", self.arguments.address("row_t"), 1)
         done = 0
         for i, node in enumerate(spec.program.wanted("row")):
             load("g_row", self.arguments.entry("g_row", i), node.size, done)

@@ -275,12 +275,13 @@ ARGUMENTS = (
     *("rtol", "atol", "sizes", "shared", "row"),
     *("status", "n_evaluations", "n_accepted", "n_rejected", "n_reached", "n_back"),
     *("row_t", "row_h", "row_y", "row_k"),
-    *("g_ys", "g_y0", "g_ts", "g_shared", "g_row", "g_row_k", "g_row_t"),
+    *("g_ys", "g_y0", "g_ts", "g_shared", "g_row"),
 )
 """What an entry point is handed: an array of these numbers and addresses.
 
 Of each row: how it ended, its counts, the outputs it reached, the evaluations of its way back, and
 where it was when it failed. From ``row_h`` and ``row_k`` it starts: its first step and derivative.
+On its way back, cotangents of its initial derivative and time gather in ``row_k`` and ``row_t``.
 Of torch's threads: OpenMP's functions, zeros where there is none.
 """
 

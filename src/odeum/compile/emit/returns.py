@@ -49,13 +49,13 @@ class ReturnCode:
         group, code, spec = self._group, self._code, self._group.spec
         row = group.lane("g_rows", place)
         with code.when((row >= 0).value):
-            for field, name in (("g_y", "g_y0"), ("g_k", "g_row_k")):
+            for field, name in (("g_y", "g_y0"), ("g_k", "row_k")):
                 with code.loop(spec.dim) as d:
                     g, at = group.lane(field, place, d), group.entry_of(row, spec.dim, d)
                     code.store(g, group.arguments.address(name), at)
             if spec.wants_times:
                 g_t = group.lane("g_t", place)
-                code.store(g_t, group.arguments.address("g_row_t"), row.value)
+                code.store(g_t, group.arguments.address("row_t"), row.value)
             done = 0
             for i, node in enumerate(self._wanted):
                 table = group.arguments.entry("g_row", i)

@@ -160,7 +160,7 @@ class Solve:
                 at_rows + 8 * n_rows,
                 at_rows + 16 * n_rows,
                 at_rows + 8 * n_rows * (2 + dim),
-                *(0,) * 7,  # gradients
+                *(0,) * 5,  # gradients
             ),
         )
 
@@ -222,28 +222,24 @@ class Solve:
         _, y0, ts, tensors = self._held
         n_threads = self._n_threads
         threads = torch.zeros((n_threads, kernel.thread_size), dtype=torch.uint8)
-        g_y0, g_row_k = y0.new_empty((2, *y0.shape)).unbind(0)
+        g_y0 = torch.empty_like(y0)
         shared = [tensors[i] for i in kernel.shared_wanted]
         g_shared = y0.new_empty(kernel.n_numbers)
         g_row = [y0.new_empty((len(y0), *shape)) for shape in kernel.row_shapes]
         table = array("q", [x.data_ptr() for x in g_row] or [0])
-        g_ts = g_row_t = None
+        g_ts = None
         if kernel.spec.wants_times:
             own = () if kernel.spec.per_row_times else (n_threads,)
-            g_ts, g_row_t = ts.new_zeros((*own, *ts.shape)), ts.new_empty(len(y0))
+            g_ts = ts.new_zeros((*own, *ts.shape))
         arguments[_THREADS] = threads.data_ptr()
-        arguments[_GRADIENTS:] = array(
-            "q",
-            (
-                g_ys.data_ptr(),
-                g_y0.data_ptr(),
-                0 if g_ts is None else g_ts.data_ptr(),
-                g_shared.data_ptr(),
-                table.buffer_info()[0],
-                g_row_k.data_ptr(),
-                0 if g_row_t is None else g_row_t.data_ptr(),
-            ),
+        addresses = (
+            g_ys.data_ptr(),
+            g_y0.data_ptr(),
+            0 if g_ts is None else g_ts.data_ptr(),
+            g_shared.data_ptr(),
+            table.buffer_info()[0],
         )
+        arguments[_GRADIENTS:] = array("q", addresses)
         at_hand = self._recorded().clone() if len(self._tapes) > 1 else None
         for i, tape in enumerate(reversed(self._tapes)):
             if at_hand is not None:
