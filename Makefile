@@ -28,6 +28,8 @@ test-slow: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(PIP) -e '.[bench]'
 	$(BIN)/python benchmarks/against_torchdiffeq.py
+	$(BIN)/python benchmarks/fused.py
+	$(BIN)/python benchmarks/cold.py
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/stiff_batch.py --repeats 1
 	$(BIN)/python benchmarks/work_precision.py --problems lorenz hires --rtols 1e-4 1e-7

@@ -62,6 +62,7 @@ def assert_untouched(field, y0, ts, **options):
     assert all(bool(x.isfinite().all()) for x in sol.integrals.values())
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("gradient", ["none", "discrete", "autograd"])
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_and_states_are_the_same_to_the_bit(method, gradient):
@@ -179,6 +180,7 @@ def test_the_adjoint_does_not_solve_integrals_again():
 GRADIENTS = ["discrete", "autograd", "adjoint", "interpolated", "reversible", "forward"]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("gradient", "method"),
     [

@@ -97,6 +97,7 @@ class TestTimes:
         sol = odeum.solve(spiral, y0, ts, **TIGHT)
         torch.testing.assert_close(sol.ys, exact(y0, ts - 2.0), rtol=0, atol=1e-7)
 
+    @pytest.mark.sweep(3)
     @pytest.mark.parametrize("method", WITH_ANY_FIELD)
     def test_per_row_either_way(self, method):
         y0 = torch.randn(3, 2)

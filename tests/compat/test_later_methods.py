@@ -10,6 +10,7 @@ ORDERS = {
 }  # fmt: skip
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("method", IMPLICIT)
 def test_implicit_methods_have_their_order(method):
     y0, ends = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])

@@ -27,6 +27,7 @@ def bounce(args):
     )
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("method", "gradient"),
     [

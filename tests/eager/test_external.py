@@ -92,6 +92,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("kind", ENDLESS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_nothing_hangs_and_other_rows_go_on(solver, kind):

@@ -65,6 +65,7 @@ def test_a_field_that_is_no_number(method, value):
     assert sol.ys[1:, 1].isnan().all()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("method", ADAPTIVE + FIXED)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_field_that_is_a_number_no_more(method, value):
@@ -94,6 +95,7 @@ def test_blow_up_in_finite_time(method):
         assert sol.ys[1:, 1].isnan().all()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("method", ADAPTIVE)
 @pytest.mark.parametrize(
     "bad",

@@ -26,6 +26,7 @@ def start(kinds):
     return torch.cat([y, torch.tensor(kinds)[:, None]], -1)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("position", [0, 3, 6])

@@ -66,6 +66,7 @@ def error(method, ts, **options):
 N_STEPS = {"explicit_adams": (64, 128, 256), "implicit_adams": (32, 64, 128)}
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", ADAMS)
 @pytest.mark.parametrize("order", [2, 3, 4, 5])
 def test_order_on_an_uneven_grid(name, order):

@@ -57,6 +57,7 @@ def slope(n_steps, values):
     return float((x * y).sum() / (x * x).sum())
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("method", METHODS)
 def test_order_of_convergence(method):
     order = odeum.methods.describe(method).order

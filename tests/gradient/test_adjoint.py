@@ -77,6 +77,7 @@ def assert_near(found, wanted, rtol=1e-7):
         torch.testing.assert_close(a, b, rtol=0, atol=rtol * float(b.abs().max()))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("method", "times_are", "direction"),
     [

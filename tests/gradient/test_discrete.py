@@ -76,6 +76,7 @@ def assert_same(few, every):
     assert (few.n_evaluations >= every.n_evaluations).all()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(("method", "how"), CASES, ids=[name for name, _ in CASES])
 def test_the_same_gradient_bit_for_bit(method, how, monkeypatch):
     monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 0)

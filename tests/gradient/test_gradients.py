@@ -167,6 +167,7 @@ def test_gradcheck_through_equations(method):
     assert torch.autograd.gradcheck(solve, (y0, ts, scale, shift, weight), fast_mode=True)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("per_row", "gradient"), [(False, "discrete"), (True, "discrete"), (True, "autograd")]
 )

@@ -150,6 +150,7 @@ def test_replicas_as_data_parallel_makes_them(gradient):
             torch.testing.assert_close(p.grad, wanted[name], **CLOSE)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("gradient", EVERY)
 def test_threads_share_a_model(gradient):
     net = model(gradient)

@@ -95,6 +95,7 @@ def test_equals_the_scheme_written_out(method, coupling, sign):
     assert torch.equal(sol.stats.backward.n_evaluations, torch.full((4,), stages))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("method", "per_row", "sign"),
     [

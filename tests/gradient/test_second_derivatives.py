@@ -33,6 +33,7 @@ def solver(**options):
     return solve
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("method", "gradient"),
     [

@@ -175,6 +175,7 @@ def test_predictions_from_other_data(run):
         run.predict(renamed)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("epoch", [3, 8])
 def test_a_run_killed_and_resumed_is_the_run_itself(run, data, tmp_path, epoch):
     def kill(line):

@@ -74,6 +74,7 @@ def test_reference_gradient_is_the_slope_of_the_loss(name):
     assert np.allclose(gradient, slopes, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(
     "library",
