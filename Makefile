@@ -9,7 +9,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: $(VENV)/.installed
 	$(BIN)/odeum fit examples/data/lynx_hare.csv --time year
 
-test: lint types unit
+# Side by side: the types are checked by one process, the tests run in two.
+test: $(VENV)/.installed-dev
+	$(MAKE) --no-print-directory --jobs 3 --output-sync=target lint types unit
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ def test_through_the_steps_of_a_grid_they_agree_to_rounding(method, reverse):
             assert_close(x, y, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("solver", ["odeint", "odeint_adjoint"])
 @pytest.mark.parametrize("method", ["dopri5", "dopri8", "bosh3"])

@@ -34,6 +34,7 @@ def test_without_a_step_size_the_outputs_are_the_grid(method):
     assert_close(mine, wanted, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_where_steps_adapt_states_agree_to_the_tolerance(method, reverse):

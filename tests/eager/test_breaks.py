@@ -220,6 +220,7 @@ def test_with_events():
     torch.testing.assert_close(sol.ys[3, :, 0], expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("method", "gradient"),
     [

@@ -164,6 +164,7 @@ def test_rows_beside_do_not_enter(gradient):
         torch.testing.assert_close(grad([i]), together[i : i + 1], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("kind", ["[dim]", "tuple", "joint", "decreasing", "dense"])
 def test_states_and_couplings(gradient, kind):

@@ -166,6 +166,7 @@ def test_event_times_do_not_depend_on_the_rows_beside():
             assert torch.equal(together.states[:n, i], single.states[:n, 0])
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("method", "options", "atol"),
     [

@@ -76,6 +76,7 @@ def test_a_field_that_is_a_number_no_more(method, value):
     torch.testing.assert_close(sol.ys[1, 1, :2], expected, rtol=0, atol=atol)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("method", ADAPTIVE + FIXED)
 def test_a_state_that_leaves_the_domain(method):
     """y' = -1 - sqrt(y) has no field below zero, which it reaches at 2 - 2 log 2."""
@@ -85,6 +86,7 @@ def test_a_state_that_leaves_the_domain(method):
     assert sol.ys[1, 1].isfinite().all()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("method", ADAPTIVE + FIXED)
 def test_blow_up_in_finite_time(method):
     """y' = y^2 from 4: infinite at 1/4."""

@@ -267,6 +267,7 @@ class Network(nn.Module):
         return scale * self.net(torch.cat([y, t.expand(len(y), 1)], -1)) - y
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("per_row", [False, True], ids=["shared", "per row"])
 @pytest.mark.parametrize("decreasing", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("name", ADAMS)

@@ -134,6 +134,7 @@ def truth(name):
     return torch.stack(wanted)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("gradient", sorted(set(GRADIENTS) - {"none"}))
 @pytest.mark.parametrize("name", CASES)
 def test_agrees_with_finite_differences(name, gradient):

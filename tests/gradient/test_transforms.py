@@ -197,6 +197,7 @@ class Scaled(torch.autograd.Function):
         return g * factor, (g * x).sum()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("shape", [(2,), (3, 2)])
 @pytest.mark.parametrize("kind", ["closure", "argument", "returned", "function"])
 def test_gradients_of_every_entry_by_what_the_field_captures(kind, shape):

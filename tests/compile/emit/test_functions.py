@@ -102,6 +102,7 @@ def samples(name, dtype):
     return tuple(a[normal] for a in operands), high[normal], low[normal]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", sorted(ALLOWED))
 @elements
 @targets
@@ -150,6 +151,7 @@ def test_special_values(compiled, name, element, target):
         np.testing.assert_array_equal(np.signbit(result)[zero], np.signbit(expected)[zero])
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @elements
 def test_any_number_of_lanes_gives_the_same(compiled, name, element):

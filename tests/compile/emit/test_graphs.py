@@ -153,6 +153,7 @@ def compare(graph: Graph, layout: Layout, given: dict, expected: dict, scale: fl
         )
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", CLASSES)
 def test_operations(kind, layout):

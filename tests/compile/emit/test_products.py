@@ -102,6 +102,7 @@ def check(
         assert (result[size:] == 555.0).all()  # nothing is written beyond it
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("owner", OWNERS)
 def test_sizes(layout, owner):
