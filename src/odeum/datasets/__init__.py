@@ -2,6 +2,7 @@
 
 from odeum.datasets.sampling import sample
 from odeum.datasets.tables import read
+from odeum.datasets.toys import TOYS, toy
 from odeum.datasets.trajectories import Trajectories, Trajectory
 
-__all__ = ["Trajectories", "Trajectory", "read", "sample"]
+__all__ = ["TOYS", "Trajectories", "Trajectory", "read", "sample", "toy"]
