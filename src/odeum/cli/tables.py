@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from odeum.lab import wording
-from odeum.lab.run import Run
+from odeum.lab.run import Finished
 
 _SPLITS = {"in_sample": "in-sample", "held_out": "held out"}
+_NUMBERS = ("value", "published", "target")
 
 
-def show_run(run: Run, *, quiet: bool) -> None:
+def show_run(run: Finished, *, quiet: bool) -> None:
     """Print what a run found.
 
     Args:
@@ -27,9 +28,12 @@ def show_run(run: Run, *, quiet: bool) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     console.print()
     console.print(run.summary["sentence"])
-    console.print(score_table(run.summary["scores"]))
+    if run.summary["scores"]:
+        console.print(score_table(run.summary["scores"]))
+    if run.summary.get("findings"):
+        console.print(findings_table(run.summary["findings"]))
     for name, value in run.summary["result"].items():
-        if isinstance(value, list) and isinstance(value[0], list):
+        if isinstance(value, list) and value and isinstance(value[0], list):
             console.print(_matrix(wording.words(name), value), "")
     # Not through rich, which would break a long path.
     print(f"report  {page}")
@@ -54,6 +58,25 @@ def score_table(scores: dict[str, Any]) -> Table:
             cells = [text for split in splits for text in _cells(entry[split].get(state, {}))]
             label = "learned model" if name == "model" else name
             table.add_row(f"  {label}", *cells, end_section=i + 1 == len(scores))
+    return table
+
+
+def findings_table(findings: list[dict[str, Any]]) -> Table:
+    """What was measured, beside what was published and what was to be reached.
+
+    Args:
+        findings: as in summary.json.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for heading in ("measured", "published", "target", "reached"):
+        table.add_column(heading, justify="right")
+    for entry in findings:
+        numbers = [wording.quantity(entry[key], entry["unit"]) for key in _NUMBERS]
+        if entry["target"] is not None:
+            numbers[-1] = ("≥ " if entry["better"] == "higher" else "≤ ") + numbers[-1]
+        reached = {True: "yes", False: "no", None: wording.DASH}[entry["reached"]]
+        table.add_row(entry["what"], *numbers, reached)
     return table
 
 

@@ -26,7 +26,12 @@ _MAY_DIFFER = ("command", "title")
 
 
 def prepare(
-    out: str | Path | None, name: str, config: dict[str, Any], data: Trajectories, *, resume: bool
+    out: str | Path | None,
+    name: str,
+    config: dict[str, Any],
+    data: Trajectories | None,
+    *,
+    resume: bool,
 ) -> Path:
     """Make a run directory that holds the configuration and the data, or check the one to resume.
 
@@ -34,7 +39,7 @@ def prepare(
         out: the folder; None for the first free ``runs/<name>-<n>``.
         name: of the run.
         config: everything needed to repeat the run; see :func:`describe_data` for its "data".
-        data: what is learned from.
+        data: what is learned from; None where that is no table of trajectories.
         resume: continue the run in ``out``, where there is one.
 
     Returns:
@@ -58,7 +63,7 @@ def prepare(
             _make(folder)
     if not (folder / CONFIG).exists():
         write_json(folder / CONFIG, config)
-    if not (folder / DATA).exists():
+    if data is not None and not (folder / DATA).exists():
         frame = data.to_frame()
         write_whole(folder / DATA, lambda part: frame.to_csv(part, index=False))
     return folder

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from odeum.errors import InputError
@@ -28,7 +29,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def finite(value: Any) -> Any:
-    """``value`` with None in place of NaN and infinity, tuples as lists.
+    """``value`` with None in place of NaN and infinity, tuples, tensors and arrays as lists.
 
     Example:
         >>> finite({"a": (1.0, float("nan"))})
@@ -38,6 +39,8 @@ def finite(value: Any) -> Any:
         return {str(key): finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [finite(entry) for entry in value]
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return finite(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

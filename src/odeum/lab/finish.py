@@ -66,15 +66,10 @@ def finish(
     write_whole(run_dir / PREDICTIONS, lambda part: table.to_csv(part, index=False))
     drawn = draw(run_dir, model, head, data, metrics, training.best_epoch)
     summary = {
-        "name": config["name"],
-        "title": title,
-        "sentence": sentence or describe(scores, head, data),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(config, title=title, sentence=sentence or describe(scores, head, data)),
         "seconds": training.seconds,
         "epochs": training.epochs,
         "best_epoch": training.best_epoch,
-        "seed": config["seed"],
-        "device": config["device"],
         "scores": scores,
         "solver": {
             "method": config["solver"]["method"],
@@ -85,6 +80,27 @@ def finish(
         "training": {"n_steps_back": training.n_steps_back, "stopped_early": training.stopped},
         "result": result or {},
         "figures": [*drawn, *(figures or [])],
+    }
+    write_json(run_dir / SUMMARY, summary)
+    report.build(run_dir)
+    return Run(run_dir, model, directory.read_object(run_dir / SUMMARY), config, data)
+
+
+def provenance(config: dict[str, Any], *, title: str, sentence: str) -> dict[str, Any]:
+    """What every summary.json begins with: what was done, when, by what, and how to repeat it.
+
+    Args:
+        config: name, seed, device and command are taken from it.
+        title: of the report.
+        sentence: what was found.
+    """
+    return {
+        "name": config["name"],
+        "title": title,
+        "sentence": sentence,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config["seed"],
+        "device": config["device"],
         "command": config["command"],
         "versions": {
             "odeum": metadata.version("odeum"),
@@ -92,9 +108,6 @@ def finish(
             "python": platform.python_version(),
         },
     }
-    write_json(run_dir / SUMMARY, summary)
-    report.build(run_dir)
-    return Run(run_dir, model, directory.read_object(run_dir / SUMMARY), config, data)
 
 
 def compare(

@@ -45,6 +45,23 @@ def draw(
     Returns:
         What summary.json says of each picture: file, title, caption, alt.
     """
+    return [*draw_dynamics(run_dir, model, head, data), _loss(run_dir, metrics, best_epoch)]
+
+
+def draw_dynamics(
+    run_dir: Path, model: LearnedDynamics, head: Trajectories, data: Trajectories
+) -> list[dict[str, str]]:
+    """Draw what was learned into ``figures/``: the fit over the data, the phase portrait.
+
+    Args:
+        run_dir: the run directory.
+        model: what was learned.
+        head: what it was learned from.
+        data: the whole trajectories.
+
+    Returns:
+        What summary.json says of each picture.
+    """
     (run_dir / FIGURES).mkdir(exist_ok=True)
     fine = _refined(data)
     curves = solved(model, fine)
@@ -55,7 +72,6 @@ def draw(
         shown.append(_fit(run_dir, i, known, trajectory, fine.trajectories[i].t, curves[i], data))
     if data.dim >= 2:
         shown.append(_portrait(run_dir, model, data, curves))
-    shown.append(_loss(run_dir, metrics, best_epoch))
     return shown
 
 

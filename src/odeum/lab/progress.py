@@ -13,7 +13,7 @@ def progress_bar(n_epochs: int, *, quiet: bool) -> Iterator[Callable[[dict[str, 
     """Follow a training on the terminal.
 
     Args:
-        n_epochs: epochs in all.
+        n_epochs: epochs in all, or optimiser steps.
         quiet: show nothing; nothing is shown either where stdout is not a terminal.
 
     Yields:
@@ -27,21 +27,27 @@ def progress_bar(n_epochs: int, *, quiet: bool) -> Iterator[Callable[[dict[str, 
         yield lambda line: None
         return
     columns = (
-        TextColumn("window {task.fields[window]}"),
+        TextColumn("{task.fields[what]}"),
         BarColumn(bar_width=12),  # the line fits 80 columns
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}  held out {task.fields[held_out]}"),
+        TextColumn("loss {task.fields[loss]}{task.fields[held_out]}"),
         TextColumn("{task.fields[rate]}/s"),
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task("", total=n_epochs, window="–", loss="–", held_out="–", rate="–")
+        task = bar.add_task("", total=n_epochs, what="", loss="–", held_out="", rate="–")
+        over = 0
 
         def show(line: dict[str, Any]) -> None:
-            fields = {"window": line["window"], "loss": f"{line['loss']:.1e}"}
-            fields["rate"] = f"{1 / line['seconds']:.0f}" if line["seconds"] else "–"
-            if line["held_out"] is not None:
-                fields["held_out"] = f"{line['held_out']:.1e}"
-            bar.update(task, completed=line["epoch"], **fields)
+            nonlocal over
+            at = line["epoch"] if "epoch" in line else line["step"]
+            rate = (at - over) / line["seconds"] if line["seconds"] else 0
+            over = at
+            what = line["part"] if "part" in line else f"window {line['window']}"
+            fields = {"what": what, "loss": f"{line['loss']:.1e}"}
+            fields["rate"] = f"{rate:.0f}" if rate >= 10 else f"{rate:.1g}"
+            if line.get("held_out") is not None:
+                fields["held_out"] = f"  held out {line['held_out']:.1e}"
+            bar.update(task, completed=at, **fields)
 
         yield show

@@ -19,11 +19,14 @@ from odeum.errors import DataError
 from odeum.files import write_whole
 from odeum.lab import wording
 
-_MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+_MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".gif": "image/gif"}
 _SPLITS = {"in_sample": "in-sample", "held_out": "held out"}
 _MEASURES = ("rmse", "r2")
 _MOST_STATES_AS_TILES = 4
 _N_PREVIEW_ROWS = 12
+_TRAINING = "Training"
+_SIGNS = {".png": (b"\x89PNG",), ".svg": (b"<svg",), ".gif": (b"GIF87a", b"GIF89a")}
+"""What a picture of each kind begins with."""
 
 
 def build(run_dir: Path) -> Path:
@@ -94,7 +97,9 @@ def _content(run_dir: Path) -> dict[str, Any]:
         "title": str(summary.get("title") or summary.get("name") or run_dir.resolve().name),
         "sentence": str(summary.get("sentence") or ""),
         "tiles": _tiles(summary, scores),
+        "training_figures": figures.pop(_TRAINING, []),
         "figures": figures,
+        "findings": _findings(summary, run_dir),
         "results": [
             (name, *_result(value)) for name, value in _part(summary, "result", run_dir).items()
         ],
@@ -148,6 +153,24 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [_parse(line, f"{path}, line {n},") for n, line in lines if line.strip()]
 
 
+def _findings(summary: Mapping[str, Any], run_dir: Path) -> list[dict[str, str]]:
+    """Rows of the table that holds what was measured against what was published."""
+    listed = summary.get("findings") or []
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise DataError(f"{run_dir / 'summary.json'}: findings is no list of objects")
+    rows = []
+    for entry in listed:
+        reached = {True: "yes", False: "no"}.get(entry.get("reached"), wording.DASH)
+        row = {"what": str(entry.get("what", "")), "reached": reached}
+        for key in ("value", "published", "target"):
+            row[key] = wording.quantity(entry.get(key), entry.get("unit"))
+        if row["target"] != wording.DASH:
+            row["target"] = ("≥ " if entry.get("better") == "higher" else "≤ ") + row["target"]
+        row["source"] = str(entry.get("source") or "")
+        rows.append(row)
+    return rows
+
+
 def _part(summary: Mapping[str, Any], key: str, run_dir: Path) -> dict[str, Any]:
     """An object inside the summary, empty where absent."""
     part = summary.get(key)
@@ -161,8 +184,11 @@ def _part(summary: Mapping[str, Any], key: str, run_dir: Path) -> dict[str, Any]
 
 
 def _figures(run_dir: Path, summary: Mapping[str, Any]) -> dict[str, list[_Figure]]:
-    """The pictures by section, in the summary's order; a file's name tells its section."""
-    sections: dict[str, list[_Figure]] = {"fit": [], "phase": [], "training": []}
+    """The pictures by section, in the summary's order.
+
+    A section is named by the picture's entry, or told by its file's name.
+    """
+    sections: dict[str, list[_Figure]] = {}
     where = run_dir / "summary.json"
     listed = summary.get("figures") or []
     if not isinstance(listed, list):
@@ -172,15 +198,17 @@ def _figures(run_dir: Path, summary: Mapping[str, Any]) -> dict[str, list[_Figur
             raise DataError(f"{where}: every entry of figures needs a file, got {entry!r}")
         path = run_dir / entry["file"]
         stem = path.stem.lower()
-        section = "fit"
+        section = "The fit"
         if stem.startswith(("phase", "vector_field")):
-            section = "phase"
+            section = "Phase portrait"
         elif stem.startswith(("loss", "training")):
-            section = "training"
+            section = _TRAINING
+        section = str(entry.get("section") or section)
         title = str(entry.get("title") or path.stem.replace("_", " "))
         caption = str(entry.get("caption") or "")
         alt = str(entry.get("alt") or caption or title)
-        sections[section].append(_Figure(_embed(path, run_dir), title, caption, alt))
+        figure = _Figure(_embed(path, run_dir), title, caption, alt)
+        sections.setdefault(section, []).append(figure)
     return sections
 
 
@@ -197,8 +225,7 @@ def _embed(path: Path, run_dir: Path) -> str:
         raise DataError(f"{path} is missing, though summary.json lists it") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    whole = b"<svg" in content if path.suffix.lower() == ".svg" else content[:4] == b"\x89PNG"
-    if not whole:
+    if not any(sign in content[:1000] for sign in _SIGNS[path.suffix.lower()]):
         raise DataError(f"{path} is not a {path.suffix[1:].upper()} picture: it is damaged")
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 

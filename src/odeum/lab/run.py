@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,18 @@ from odeum.types import Tensor
 SUMMARY = "summary.json"
 
 _MOST_EXTRA_ROWS = 1_000_000
+
+
+class Finished(Protocol):
+    """What every experiment leaves behind."""
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What summary.json says."""
 
 
 @dataclass(frozen=True, eq=False)

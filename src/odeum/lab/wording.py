@@ -42,6 +42,19 @@ def number(value: Any, n_digits: int = 4, *, trim: bool = False) -> str:
     return _minus(text)
 
 
+def quantity(value: Any, unit: str | None = "", n_digits: int = 3) -> str:
+    """A number with its unit, a dash where there is none.
+
+    Example:
+        >>> quantity(0.42, "%"), quantity(1.5, "s"), quantity(None, "s")
+        ('0.42%', '1.5 s', '—')
+    """
+    text = number(value, n_digits, trim=True)
+    if text == DASH or not unit:
+        return text
+    return text + unit if unit == "%" else f"{text} {unit}"
+
+
 def prose(value: Any) -> str:
     """A value within a sentence or a list: text as it is, numbers without trailing zeros.
 

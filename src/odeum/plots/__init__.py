@@ -6,16 +6,20 @@ or models.
 """
 
 from odeum.plots.fixed_points import FixedPoint, find_fixed_points
+from odeum.plots.landscape import landscape_1d, landscape_2d
 from odeum.plots.matrices import matrix_comparison
 from odeum.plots.phase import phase_portrait, vector_field
 from odeum.plots.style import save
 from odeum.plots.time import state_space, trajectories, trajectory_panels
-from odeum.plots.training import loss_curve
+from odeum.plots.training import loss_curve, losses
 
 __all__ = [
     "FixedPoint",
     "find_fixed_points",
+    "landscape_1d",
+    "landscape_2d",
     "loss_curve",
+    "losses",
     "matrix_comparison",
     "phase_portrait",
     "save",

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.animation import Animation, PillowWriter
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -234,8 +235,8 @@ def save(drawn: Any, path: str | Path) -> Path:
     The file appears whole or not at all: it is written beside ``path`` and renamed.
 
     Args:
-        drawn: an Axes, an array of Axes, or a Figure.
-        path: where to, ending in .png, .svg or .pdf.
+        drawn: an Axes, an array of Axes, a Figure, or an Animation.
+        path: where to, ending in .png, .svg or .pdf; in .gif for an Animation.
 
     Returns:
         The path written.
@@ -250,6 +251,8 @@ def save(drawn: Any, path: str | Path) -> Path:
         'picture.png'
     """
     path = Path(path)
+    if isinstance(drawn, Animation):
+        return _save_animation(drawn, path)
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"cannot write a picture to {path}: end the name in .png, .svg or .pdf")
     first = drawn if isinstance(drawn, Figure | Axes) else next(iter(drawn.flat))
@@ -261,3 +264,28 @@ def save(drawn: Any, path: str | Path) -> Path:
     finally:
         plt.close(figure)
     return path
+
+
+def _save_animation(animation: Animation, path: Path) -> Path:
+    """As :func:`save`, frame by frame."""
+    if path.suffix != ".gif":
+        raise InputError(f"cannot write an animation to {path}: end the name in .gif")
+    figure: Any = animation._fig  # type: ignore[attr-defined]
+    seconds = getattr(animation, "_interval", 50) / 1000
+    writer = PillowWriter(fps=max(1, round(1 / seconds)))
+    try:
+        with applied():
+            # The writer chooses the format by the name's ending.
+            write_whole(path, lambda part: _with_ending(part, ".gif", animation, writer))
+    finally:
+        plt.close(figure)
+    return path
+
+
+def _with_ending(part: Path, ending: str, animation: Animation, writer: PillowWriter) -> None:
+    whole = part.with_name(part.name + ending)
+    try:
+        animation.save(whole, writer=writer, dpi=100)
+        whole.replace(part)
+    finally:
+        whole.unlink(missing_ok=True)

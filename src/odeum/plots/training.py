@@ -1,4 +1,4 @@
-"""How training went: loss and held-out error by epoch.
+"""How training went: loss and held-out error by epoch, losses of several trainings by step.
 
 Reads plain dicts, as metrics.jsonl holds them; knows nothing of files or of how the loss is made.
 """
@@ -77,13 +77,57 @@ def loss_curve(
     return ax
 
 
+def losses(trainings: Mapping[str, Sequence[Mapping[str, Any]]], *, ax: Axes | None = None) -> Axes:
+    """The loss of several trainings by optimiser step, logarithmic where all are positive.
+
+    Args:
+        trainings: the metrics of each by its label: dicts with ``step`` and ``loss``; missing
+            values are None or NaN.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        InputError: no metrics, or an entry without step or loss.
+
+    Example:
+        >>> ax = losses({"adam": [{"step": k, "loss": 1 / k} for k in range(1, 10)]})
+        >>> ax.get_yscale(), ax.get_xlabel()
+        ('log', 'step')
+    """
+    if not trainings or not all(trainings.values()):
+        raise InputError("a training without metrics: nothing to draw before its first step")
+    with style.applied():
+        ax = style.axes(ax, (6.0, 3.4))
+        entries: list[tuple[Artist, str]] = []
+        positive = True
+        for i, (label, metrics) in enumerate(trainings.items()):
+            steps, loss = _column(metrics, ("step",)), _column(metrics, ("loss",))
+            seen = np.isfinite(loss)
+            positive = positive and bool((loss[seen] > 0).all())
+            colour = style.COLOURS[i % len(style.COLOURS)]
+            dashes = style.DASHES[i // len(style.COLOURS) % len(style.DASHES)]
+            look: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.3}
+            ax.plot(steps[seen], loss[seen], marker="o" if seen.sum() == 1 else None, **look)
+            entries.append((Line2D([], [], **look), style.text(label)))
+        if positive:
+            ax.set_yscale("log")
+        ax.margins(x=0.015)
+        ax.set_xlabel("step")
+        ax.set_ylabel("loss")
+        if len(entries) > 1:
+            style.add_to_legend(ax, entries)
+    return ax
+
+
 def _column(
     metrics: Sequence[Mapping[str, Any]], keys: tuple[str, ...], *, needed: bool = True
 ) -> np.ndarray:
     """The values under the first key that occurs, NaN where a row has none, [epochs]."""
     key = next((key for key in keys if any(key in row for row in metrics)), None)
     if needed and (key is None or any(key not in row for row in metrics)):
-        raise InputError(f"metrics lack {keys[0]!r}: every entry needs epoch and loss")
+        raise InputError(f"metrics lack {keys[0]!r}: every entry needs it")
     values = [row.get(key) if key else None for row in metrics]
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 

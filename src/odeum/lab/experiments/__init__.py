@@ -2,13 +2,13 @@
 
 from odeum.errors import unknown_name
 from odeum.lab.experiments.comparison import COMPARISON
-from odeum.lab.experiments.registry import (
+from odeum.lab.experiments.spiral import SPIRAL
+from odeum.lab.registry import (
     Experiment,
     Setting,
     describe_options,
     read_options,
 )
-from odeum.lab.experiments.spiral import SPIRAL
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment for experiment in (SPIRAL, COMPARISON)

@@ -9,10 +9,10 @@ from typing import Any
 from odeum import plots
 from odeum.datasets import sample
 from odeum.lab import directory, report
-from odeum.lab.experiments.registry import Experiment, Setting
 from odeum.lab.experiments.spiral import SPIRAL, CommonOptions, SpiralOptions, learn
 from odeum.lab.files import write_json
 from odeum.lab.pictures import FIGURES
+from odeum.lab.registry import Experiment, Setting
 from odeum.lab.run import SUMMARY, Run, solved
 from odeum.lab.wording import number
 from odeum.systems import spiral as spiral_system

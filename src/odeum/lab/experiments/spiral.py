@@ -17,10 +17,10 @@ from odeum.datasets import Trajectories, sample
 from odeum.errors import InputError
 from odeum.lab import directory, specs
 from odeum.lab.devices import choose_device, single_thread
-from odeum.lab.experiments.registry import Experiment, Setting
 from odeum.lab.finish import finish
 from odeum.lab.learning import MOST_WINDOWS, TRAINING_TOLERANCE, Recipe
 from odeum.lab.pictures import FIGURES
+from odeum.lab.registry import Experiment, Setting
 from odeum.lab.run import Run
 from odeum.lab.train import Stage, train
 from odeum.lab.windows import Windows, cut

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from odeum.errors import InputError, unknown_name
-from odeum.lab.run import Run
+from odeum.lab.run import Finished
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
@@ -53,13 +53,14 @@ class Experiment:
         description: one line on what it shows.
         options: a frozen dataclass. A field is ``name: Annotated[type, meaning] = default``;
             ``__post_init__`` refuses values that make no sense.
-        run: ``(options, setting) -> Run``; writes a whole run directory.
+        run: ``(options, setting) -> Run``, or what else is :class:`~odeum.lab.run.Finished`; writes
+            a whole run directory.
     """
 
     name: str
     description: str
     options: Callable[..., Any]
-    run: Callable[[Any, Setting], Run]
+    run: Callable[[Any, Setting], Finished]
 
     def command(self, options: Any, setting: Setting) -> str:
         """The line that repeats a run: options that are not the default, seed and device.
