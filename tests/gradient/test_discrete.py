@@ -309,3 +309,11 @@ def test_a_solve_under_autocast_rounds_nothing_of_its_own():
     with torch.autocast("cpu", torch.bfloat16):
         ys = odeum.solve(lambda t, y: torch.ones_like(y) * 3, y0, ts).ys
     torch.testing.assert_close(ys[-1], y0 + 3, rtol=1e-6, atol=0)
+
+
+def test_records_of_many_small_operations_are_not_kept_without_end(monkeypatch):
+    """They take memory by the operation, however few numbers each stores."""
+    monkeypatch.setattr("odeum.gradient.tape.ROOM_BYTES", 2**22)
+    _, sol = gradients(Discrete(), method="rk4", step=odeum.StepOptions(fixed=1e-2))
+    # Steps that are not kept are evaluated anew on the way back.
+    assert (sol.stats.backward.n_evaluations > 3 * sol.stats.backward.n_accepted).all()

@@ -227,6 +227,17 @@ def stored_bytes(derivative: Tensor, leaves: Sequence[Tensor]) -> int:
     return sum(size for where, size in sizes.items() if where not in elsewhere)
 
 
+def n_operations(derivative: Tensor) -> int:
+    """Operations that autograd recorded on the way to a tensor.
+
+    Example:
+        >>> y = torch.ones(5, requires_grad=True)
+        >>> n_operations(y.sin().cos())  # the leaf counts, too
+        3
+    """
+    return sum(1 for _ in _nodes(derivative, set()))
+
+
 def _stored(node: Any) -> Iterator[Tensor]:
     """Tensors that a node of an autograd graph stores."""
     kind: Any = type(node)

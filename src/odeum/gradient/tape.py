@@ -13,11 +13,18 @@ import torch
 from odeum.eager.field import RowField
 from odeum.eager.records import Record
 from odeum.eager.stepper import Memory, Step, Stepper
-from odeum.gradient.inputs import Isolated, stored_bytes
+from odeum.gradient.inputs import Isolated, n_operations, stored_bytes
 from odeum.types import Tensor
 
 ROOM_BYTES = 128 * 2**20
 """Memory for autograd's records of steps; steps beyond it are taken again when pulled back."""
+
+OPERATION_BYTES = 1300
+"""What the record of an operation takes besides the numbers it stores, as measured: of small
+states nearly everything."""
+
+OPERATIONS_OF_A_STAGE = 4
+"""That a step does itself for each evaluation of the field."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,9 @@ class Tape:
         self.start = cut.start if n_bytes <= ROOM_BYTES else None
         # Its value is kept besides: the stages of a step, of which the sums of them are made.
         n_rows = max(len(cut.k0), 1)
-        self._bytes_per_evaluation = (n_bytes + cut.k0.nbytes) / n_rows
+        self._bytes_per_row = (n_bytes + cut.k0.nbytes) / n_rows
+        n_recorded = n_operations(cut.start.k) + OPERATIONS_OF_A_STAGE
+        self._bytes_per_evaluation = OPERATION_BYTES * n_recorded
         self._room = float(ROOM_BYTES)
         self._recorded: Recorded | None = None
 
@@ -114,7 +123,8 @@ class Tape:
         memory: Memory,
     ) -> Step:
         """Tries one step."""
-        self._room -= self._bytes_per_evaluation * (stepper.n_evaluations + 1) * len(y)
+        n_bytes = self._bytes_per_evaluation + self._bytes_per_row * len(y)
+        self._room -= n_bytes * (stepper.n_evaluations + 1)
         if stepper.implicit or self._room < 0:
             return stepper.step(field, t, h, y, k0, memory)
         with torch.enable_grad():
