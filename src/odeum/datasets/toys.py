@@ -13,24 +13,25 @@ import torch
 from odeum.errors import InputError, unknown_name
 from odeum.types import Tensor
 
-Draw = Callable[[int], Tensor]
-"""Random numbers, one column each, [n, columns]."""
-
 
 @dataclass(frozen=True)
 class Toy:
-    """A density in the plane.
+    """A density in the plane: a shape, blurred.
 
     Attributes:
         parts: how many parts it has, equally likely.
-        noise: standard deviation of the Gaussian noise about its shape.
-        shape: ``(labels, uniform, normal, noise) -> points`` [n, 2]: the label of each point's
-            part [n], and where to draw uniform and normal numbers.
+        noise: standard deviation of the Gaussian noise about the shape.
+        entropy: in nats, with that noise.
+        uniforms: how many uniform numbers place a point on the shape.
+        shape: ``(labels, uniforms) -> points`` [n, 2]: from the label of each point's part [n] and
+            numbers in [0, 1) [n, uniforms].
     """
 
     parts: int
     noise: float
-    shape: Callable[[Tensor, Draw, Draw, float], Tensor]
+    entropy: float
+    uniforms: int
+    shape: Callable[[Tensor, Tensor], Tensor]
 
 
 def toy(name: str, n: int, seed: int = 0, noise: float | None = None) -> tuple[Tensor, Tensor]:
@@ -45,8 +46,8 @@ def toy(name: str, n: int, seed: int = 0, noise: float | None = None) -> tuple[T
         name: one of ``odeum.datasets.TOYS``.
         n: how many points, at least 1.
         seed: of the generator, which is the toy's own.
-        noise: standard deviation of the Gaussian noise, in units of the points; of a pinwheel's
-            that across its arms. The toy's own if None.
+        noise: standard deviation of the Gaussian noise about the shape, in units of the points; the
+            toy's own if None, which is zero for the checkerboard and the pinwheel.
 
     Returns:
         Points [n, 2] in torch's default dtype, in random order, and labels [n], whole numbers from
@@ -75,65 +76,52 @@ def toy(name: str, n: int, seed: int = 0, noise: float | None = None) -> tuple[T
         raise InputError(f"noise is {noise}: give a standard deviation, 0 or more")
     generator = torch.Generator().manual_seed(seed)
     labels = (torch.arange(n) % chosen.parts)[torch.randperm(n, generator=generator)]
-
-    def uniform(columns: int) -> Tensor:
-        return torch.rand(n, columns, generator=generator, dtype=torch.float64)
-
-    def normal(columns: int) -> Tensor:
-        return torch.randn(n, columns, generator=generator, dtype=torch.float64)
-
-    points = chosen.shape(labels, uniform, normal, noise)
+    uniforms = torch.rand(n, chosen.uniforms, generator=generator, dtype=torch.float64)
+    normals = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    points = chosen.shape(labels, uniforms) + noise * normals
     return points.to(torch.get_default_dtype()), labels
 
 
-def _eight_gaussians(labels: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
-    return 4 / 1.414 * _on_circle(labels * (math.pi / 4)) + noise * normal(2)
+def _eight_gaussians(labels: Tensor, u: Tensor) -> Tensor:
+    return 4 / 1.414 * _on_circle(labels * (math.pi / 4))
 
 
-def _moons(labels: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
-    upper = _on_circle(math.pi * uniform(1)[:, 0])
+def _moons(labels: Tensor, u: Tensor) -> Tensor:
+    upper = _on_circle(math.pi * u[:, 0])
     lower = _vector(1, 0.5) - upper
-    moons = torch.where(labels[:, None] == 0, upper, lower)
-    return 2 * moons - _vector(1, 0.2) + noise * normal(2)
+    return 2 * torch.where(labels[:, None] == 0, upper, lower) - _vector(1, 0.2)
 
 
-def _circles(labels: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
-    return _concentric(_vector(3, 1.5)[labels], uniform, normal, noise)
+def _circles(labels: Tensor, u: Tensor) -> Tensor:
+    return _vector(3, 1.5)[labels, None] * _on_circle(2 * math.pi * u[:, 0])
 
 
-def _rings(labels: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
-    return _concentric(_vector(3, 2.25, 1.5, 0.75)[labels], uniform, normal, noise)
+def _rings(labels: Tensor, u: Tensor) -> Tensor:
+    return _vector(3, 2.25, 1.5, 0.75)[labels, None] * _on_circle(2 * math.pi * u[:, 0])
 
 
-def _concentric(radii: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
-    return radii[:, None] * _on_circle(2 * math.pi * uniform(1)[:, 0]) + noise * normal(2)
+def _swissroll(labels: Tensor, u: Tensor) -> Tensor:
+    angles = 1.5 * math.pi * (1 + 2 * u[:, 0])
+    return angles[:, None] / 5 * _on_circle(angles)
 
 
-def _swissroll(labels: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
-    angles = 1.5 * math.pi * (1 + 2 * uniform(1)[:, 0])
-    return angles[:, None] / 5 * _on_circle(angles) + noise * normal(2)
+def _two_spirals(labels: Tensor, u: Tensor) -> Tensor:
+    angles = 3 * math.pi * u[:, 0].sqrt()
+    arm = angles[:, None] * _on_circle(math.pi - angles) + 0.5 * u[:, 1:]
+    return (1 - 2 * labels[:, None]) * arm / 3
 
 
-def _two_spirals(labels: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
-    angles = 3 * math.pi * uniform(1)[:, 0].sqrt()
-    arm = angles[:, None] * _on_circle(math.pi - angles) + 0.5 * uniform(2)
-    return (1 - 2 * labels[:, None]) * arm / 3 + noise * normal(2)
-
-
-def _checkerboard(labels: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
+def _checkerboard(labels: Tensor, u: Tensor) -> Tensor:
     column = labels // 2
     row = 2 * (labels % 2) + column % 2
-    corners = 2.0 * torch.stack([column, row], -1) - 4
-    return corners + 2 * uniform(2) + noise * normal(2)
+    return 2 * (torch.stack([column, row], -1) - 2 + u)
 
 
-def _pinwheel(labels: Tensor, uniform: Draw, normal: Draw, noise: float) -> Tensor:
-    along, across = normal(2).unbind(-1)
-    along = 1 + 0.3 * along
-    angles = -(2 * math.pi / 5 * labels + 0.25 * along.exp())
-    rotated = _on_circle(angles)
-    sideways = torch.stack([-rotated[:, 1], rotated[:, 0]], -1)
-    return 2 * along[:, None] * rotated + noise * across[:, None] * sideways
+def _pinwheel(labels: Tensor, u: Tensor) -> Tensor:
+    along, across = (_vector(1, 0) + _vector(0.3, 0.1) * torch.special.ndtri(u)).unbind(-1)
+    angles = 2 * math.pi / 5 * labels + 0.25 * along.exp()
+    forward, sideways = _on_circle(-angles), _on_circle(math.pi / 2 - angles)
+    return 2 * (along[:, None] * forward + across[:, None] * sideways)
 
 
 def _on_circle(angles: Tensor) -> Tensor:
@@ -147,14 +135,14 @@ def _vector(*numbers: float) -> Tensor:
 
 TOYS = MappingProxyType(
     {
-        "eight_gaussians": Toy(8, 0.5 / 1.414, _eight_gaussians),
-        "moons": Toy(2, 0.2, _moons),
-        "circles": Toy(2, 0.24, _circles),
-        "rings": Toy(4, 0.08, _rings),
-        "swissroll": Toy(1, 0.2, _swissroll),
-        "two_spirals": Toy(2, 0.1, _two_spirals),
-        "checkerboard": Toy(8, 0.0, _checkerboard),
-        "pinwheel": Toy(5, 0.2, _pinwheel),
+        "eight_gaussians": Toy(8, 0.5 / 1.414, 2.8319, 0, _eight_gaussians),
+        "moons": Toy(2, 0.2, 2.3939, 1, _moons),
+        "circles": Toy(2, 0.24, 3.2681, 1, _circles),
+        "rings": Toy(4, 0.08, 2.6232, 1, _rings),
+        "swissroll": Toy(1, 0.2, 2.6696, 1, _swissroll),
+        "two_spirals": Toy(2, 0.1, 2.645, 3, _two_spirals),
+        "checkerboard": Toy(8, 0.0, math.log(32), 2, _checkerboard),
+        "pinwheel": Toy(5, 0.0, 2.3178, 2, _pinwheel),
     }
 )
 """Every toy density by name."""
