@@ -140,7 +140,7 @@ TOYS = MappingProxyType(
         "circles": Toy(2, 0.24, 3.2681, 1, _circles),
         "rings": Toy(4, 0.08, 2.6232, 1, _rings),
         "swissroll": Toy(1, 0.2, 2.6696, 1, _swissroll),
-        "two_spirals": Toy(2, 0.1, 2.645, 3, _two_spirals),
+        "two_spirals": Toy(2, 0.1, 2.6455, 3, _two_spirals),
         "checkerboard": Toy(8, 0.0, math.log(32), 2, _checkerboard),
         "pinwheel": Toy(5, 0.0, 2.3178, 2, _pinwheel),
     }

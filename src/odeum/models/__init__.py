@@ -9,6 +9,7 @@ from odeum.models.flow import ContinuousFlow
 from odeum.models.hamiltonian import HamiltonianField, SeparableHamiltonian
 from odeum.models.lagrangian import LagrangianField, MLPLagrangian
 from odeum.models.latent import LatentODE
+from odeum.models.learnable import Learnable
 from odeum.models.learned import LearnedDynamics, StateTransform
 from odeum.models.neural_ode import NeuralODE
 from odeum.models.recurrent import RecurrentEncoder
@@ -22,6 +23,7 @@ __all__ = [
     "HamiltonianField",
     "LagrangianField",
     "LatentODE",
+    "Learnable",
     "LearnedDynamics",
     "LinearField",
     "MLPAcceleration",
