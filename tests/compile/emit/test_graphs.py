@@ -229,9 +229,10 @@ def check_field(name: str) -> None:
         native = [add_graph(natives, graph, layout) for graph in graphs]
         rows = torch.arange(layout.n_rows) % len(y)
         roles = {node.name: node.role for graph in graphs for node in graph.inputs}
+        # What no graph reads may have no rows.
         own = {
-            n: x.detach() if roles.get(n) == "shared" else x.detach()[rows]
-            for n, x in given.items()
+            n: given[n].detach() if role == "shared" else given[n].detach()[rows]
+            for n, role in roles.items()
         }
         wanted = [{"f": recorded["f"]}, recorded, pulled]
         for run, expected, graph in zip(native, wanted, graphs, strict=True):
