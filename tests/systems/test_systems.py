@@ -58,6 +58,13 @@ EQUATIONS = {
         -280 * y[5] * y[7] + 1.81 * y[6],
     ],
     "pollu": lambda t, y: pollu_by_hand(y),
+    "oscillator_chain": lambda t, y: [
+        *y[3:],
+        -2.5 * y[0] + 2 * y[1] - 3.5,
+        2 * y[0] - 5.4 * y[1] + 3.4 * y[2] + 0.26,
+        3.4 * y[1] - 3.4 * y[2] + 3.74,
+    ],
+    "switching": lambda t, y: switching_by_hand(y),
 }
 
 CONSERVING = {
@@ -70,9 +77,18 @@ CONSERVING = {
     "robertson",
     "hires",
     "pollu",
+    "oscillator_chain",
 }
 
 STIFF = {"robertson", "oregonator", "hires", "pollu"}
+
+
+def switching_by_hand(y):
+    left, right = (1 / (1 + math.exp(side * y[0])) for side in (1, -1))
+    return [
+        left * (-0.1 * (y[0] + 1) - 0.5 * y[1]) + right * (0.2 * (y[0] - 1) + y[1]),
+        left * (0.5 * (y[0] + 1) - 0.1 * y[1]) + right * (-(y[0] - 1) + 0.2 * y[1]),
+    ]
 
 
 def arenstorf_by_hand(y):
@@ -328,7 +344,7 @@ def scaled(system, factors):
     return systems.get(system.name, **constants)
 
 
-@pytest.mark.parametrize("name", [n for n in systems.names() if n != "spiral"])
+@pytest.mark.parametrize("name", [n for n in systems.names() if n not in {"spiral", "switching"}])
 def test_gradients_flow_to_tensor_constants_scalar_and_per_row(name, generator):
     system = systems.get(name)
     y = near_start(system, generator, 3)
@@ -366,6 +382,23 @@ def test_forward_mode_and_vmap_agree_with_reverse_mode(name, generator):
         for direction in basis
     ]
     torch.testing.assert_close(torch.stack(columns, -1), forward, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_flow_to_the_matrices_of_switching(generator):
+    a, b = (
+        torch.randn(2, 2, dtype=torch.float64, generator=generator).requires_grad_()
+        for _ in range(2)
+    )
+    centre = torch.tensor([0.5, -1.0], dtype=torch.float64, requires_grad=True)
+    y = torch.randn(4, 2, dtype=torch.float64, generator=generator)
+
+    def call(a, b, centre):
+        return systems.switching(a, b, centre)(0.0, y)
+
+    side = torch.sigmoid(y @ centre)[:, None]
+    expected = side * ((y - centre) @ a.T) + (1 - side) * ((y + centre) @ b.T)
+    torch.testing.assert_close(call(a, b, centre), expected)
+    assert torch.autograd.gradcheck(call, (a, b, centre))
 
 
 def test_gradients_flow_to_the_spiral_matrix(generator):
@@ -423,6 +456,10 @@ def test_wrong_constants_and_states_are_refused():
         systems.spiral(((1.0, 2.0, 3.0), (1.0, 2.0, 3.0)))
     with pytest.raises(InputError, match=r"2 x 2 matrix, got \[3, 3\]"):
         systems.spiral(torch.eye(3))
+    with pytest.raises(InputError, match="'b' of switching must be a 2 x 2 matrix"):
+        systems.switching(b=((1.0,), (2.0,)))
+    with pytest.raises(InputError, match="'centre' of switching must be two numbers"):
+        systems.switching(centre=(1.0,))
     with pytest.raises(InputError, match=r"lorenz has 3 components \(x, y, z\).*\[4, 2\]"):
         systems.lorenz()(0.0, torch.ones(4, 2))
     with pytest.raises(InputError, match="lorenz has 3 components"):

@@ -11,6 +11,7 @@ from odeum.systems.classical import (
 )
 from odeum.systems.orbits import arenstorf, kepler, pleiades
 from odeum.systems.system import System, get, names
+from odeum.systems.tutorials import oscillator_chain, switching
 
 __all__ = [
     "System",
@@ -23,11 +24,13 @@ __all__ = [
     "lotka_volterra",
     "names",
     "oregonator",
+    "oscillator_chain",
     "pendulum",
     "pleiades",
     "pollu",
     "rigid_body",
     "robertson",
     "spiral",
+    "switching",
     "van_der_pol",
 ]
