@@ -1,4 +1,4 @@
-"""``odeum.fit``: learns dynamics from trajectories as they come.
+"""Learns dynamics from trajectories as they come.
 
 Owns the recipe: units, windows that grow, the loss, what decides. The loop is `odeum.lab.train`'s.
 """
@@ -40,7 +40,7 @@ GOOD_ENOUGH = 0.03
 """A loss that leaves 3% of the variance: below it, the held-out error alone decides."""
 
 
-def fit(
+def fit_trajectories(
     model: nn.Module | str | None,
     data: Trajectories,
     *,
@@ -114,7 +114,7 @@ def fit(
         >>> import tempfile, odeum
         >>> data = odeum.datasets.sample(odeum.systems.get("spiral"), n_times=30)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run = fit("linear", data, out=f"{folder}/run", epochs=4, quiet=True)
+        ...     run = fit_trajectories("linear", data, out=f"{folder}/run", epochs=4, quiet=True)
         ...     sorted(run.summary["scores"]["model"]["in_sample"])
         ['x', 'y']
     """

@@ -44,7 +44,7 @@ def progress_bar(n_epochs: int, *, quiet: bool) -> Iterator[Callable[[dict[str, 
             rate = (at - over) / line["seconds"] if line["seconds"] else 0
             over = at
             what = line["part"] if "part" in line else f"window {line['window']}"
-            fields = {"what": what, "loss": f"{line['loss']:.1e}"}
+            fields: dict[str, Any] = {"what": what, "loss": f"{line['loss']:.1e}"}
             fields["rate"] = f"{rate:.0f}" if rate >= 10 else f"{rate:.1g}"
             if line.get("held_out") is not None:
                 fields["held_out"] = f"  held out {line['held_out']:.1e}"

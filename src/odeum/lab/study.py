@@ -114,36 +114,42 @@ class Study:
     @classmethod
     def begin(
         cls,
-        experiment: Experiment,
+        experiment: Experiment | str,
         options: Any,
         setting: Setting,
         *,
         title: str,
         n_weights: int = 0,
         dynamics: Dynamics | None = None,
+        command: str = "",
     ) -> "Study":
         """Makes the run directory with its configuration, or opens the one to resume.
 
         Args:
-            experiment: what is run.
-            options: of it.
+            experiment: what is run, or a name for it where it is no experiment that
+                ``odeum run`` knows.
+            options: of it, a dataclass of plain values.
             setting: where and how.
             title: of the report.
             n_weights: of the model; with ``device="auto"`` large ones go to the GPU, if any.
             dynamics: the model to be learned and its data, where a field is learned from
                 trajectories: then ``odeum predict`` works on the run, and the report holds scores.
+            command: how to repeat it; an experiment knows itself.
 
         Raises:
             InputError: if the folder cannot be used, or holds another run.
         """
         device = choose_device(setting.device, n_weights)
+        name = experiment if isinstance(experiment, str) else experiment.name
+        if not isinstance(experiment, str):
+            command = command or experiment.command(options, setting)
         config = {
-            "name": experiment.name,
+            "name": name,
             "title": title,
             "options": asdict(options),
             "seed": setting.seed,
             "device": device.type,
-            "command": experiment.command(options, setting),
+            "command": command,
         }
         data = None
         if dynamics is not None:
@@ -154,7 +160,7 @@ class Study:
                 "model": model_spec(model.field, data.dim, (), ""),
                 "solver": solver_spec(model.ode.options),
             }
-        path = directory.prepare(setting.out, experiment.name, config, data, resume=setting.resume)
+        path = directory.prepare(setting.out, name, config, data, resume=setting.resume)
         if not (path / METRICS).exists():
             (path / METRICS).write_text("")
         return cls(path, setting, device, config, dynamics)

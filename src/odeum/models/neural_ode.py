@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from odeum.api import solve
 from odeum.eager.options import StepOptions
 from odeum.errors import InputError
 from odeum.gradient.registry import Gradient
+from odeum.models.learnable import squared_error
 from odeum.solution import Solution
 from odeum.types import PyTree, Tensor
 
@@ -78,3 +80,24 @@ class NeuralODE(nn.Module):
             What :func:`odeum.solve` returns.
         """
         return solve(self.field, y0, ts, **{**self.options, **changes})
+
+    def loss(self, y0: Tensor, ts: Tensor, ys: Tensor) -> Tensor:
+        """The mean square error of the states at the times, over what was observed.
+
+        The rows of a batch come first, as a ``TensorDataset`` gives them.
+
+        Args:
+            y0: states where the rows start, [batch, *shape].
+            ts: [batch, time], or [time] shared; ``y0`` holds at the first.
+            ys: observed there, [batch, time, *shape]; NaN where nothing was.
+
+        Returns:
+            A scalar with its graph.
+        """
+        times = ts.transpose(0, 1) if ts.ndim == 2 else ts
+        return squared_error(self(y0, times).transpose(0, 1), ys)
+
+    def metrics(self, y0: Tensor, ts: Tensor, ys: Tensor) -> dict[str, Tensor]:
+        """The root of the loss, for validation; arguments as of :meth:`loss`."""
+        with torch.no_grad():
+            return {"rmse": self.loss(y0, ts, ys).sqrt()}

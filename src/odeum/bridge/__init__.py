@@ -1,0 +1,1 @@
+"""Ways to other libraries, each loaded when it is imported by name."""
