@@ -56,14 +56,16 @@ def chosen(graph: Graph, real: ir.Type, width: int, n_rows: int, n_threads: int)
         (by_features, Layout(real, 1, 1, width)),
     ]
 
+    def n_useful(per_group: float, n_groups: int) -> int:
+        return min(n_threads, n_groups, max(1, int(per_group * n_groups / WORTH_A_THREAD)))
+
     def time(candidate: tuple[float, Layout]) -> float:
         per_group, layout = candidate
-        return -(-_n_groups(layout, n_rows) // n_threads) * per_group
+        n_groups = _n_groups(layout, n_rows)
+        return -(-n_groups // n_useful(per_group, n_groups)) * per_group
 
     per_group, layout = min(candidates, key=time)
-    total = per_group * _n_groups(layout, n_rows)
-    worth_it = max(1, int(total / WORTH_A_THREAD))
-    return Choice(layout, min(n_threads, worth_it, _n_groups(layout, n_rows)))
+    return Choice(layout, n_useful(per_group, _n_groups(layout, n_rows)))
 
 
 def _n_groups(layout: Layout, n_rows: int) -> int:
