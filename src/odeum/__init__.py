@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from odeum.eager.options import StepOptions
     from odeum.errors import DataError, InputError, SolveError, TraceError
     from odeum.lab import Run, fit
-    from odeum.models import Ensemble, NeuralODE
+    from odeum.models import (
+        Augmented,
+        ContinuousFlow,
+        Ensemble,
+        HamiltonianField,
+        LagrangianField,
+        LatentODE,
+        NeuralODE,
+        ODEBlock,
+        ODEClassifier,
+        SecondOrder,
+    )
     from odeum.solution import Solution, Stats, Status
 
 _HOLDERS = {
@@ -36,7 +47,18 @@ _HOLDERS = {
     "odeum.compile.explain": ["Explanation", "explain"],
     "odeum.errors": ["DataError", "InputError", "SolveError", "TraceError"],
     "odeum.lab": ["Run", "fit"],
-    "odeum.models": ["Ensemble", "NeuralODE"],
+    "odeum.models": [
+        "Augmented",
+        "ContinuousFlow",
+        "Ensemble",
+        "HamiltonianField",
+        "LagrangianField",
+        "LatentODE",
+        "NeuralODE",
+        "ODEBlock",
+        "ODEClassifier",
+        "SecondOrder",
+    ],
     "odeum.solution": ["Solution", "Stats", "Status"],
     "odeum.eager.event": ["Event"],
     "odeum.eager.field": ["per_row"],
@@ -47,13 +69,21 @@ _HOLDERS = {
 _MODULES = {name: holder for holder, names in _HOLDERS.items() for name in names}
 
 __all__ = [
+    "Augmented",
+    "ContinuousFlow",
     "DataError",
     "Ensemble",
     "Event",
     "Explanation",
+    "HamiltonianField",
     "InputError",
+    "LagrangianField",
+    "LatentODE",
     "NeuralODE",
+    "ODEBlock",
+    "ODEClassifier",
     "Run",
+    "SecondOrder",
     "Solution",
     "SolveError",
     "Stats",
