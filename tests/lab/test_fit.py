@@ -90,8 +90,8 @@ def test_a_run_leaves_everything_behind(run, data):
 def test_the_summary_has_its_shape(run):
     summary = read(run.path / "summary.json")
     assert list(summary) == [
-        "name", "title", "sentence", "finished", "seconds", "epochs", "best_epoch", "seed",
-        "device", "scores", "solver", "training", "result", "figures", "command", "versions",
+        "name", "title", "sentence", "finished", "seed", "device", "command", "versions",
+        "seconds", "epochs", "best_epoch", "scores", "solver", "training", "result", "figures",
     ]  # fmt: skip
     assert list(summary["scores"]) == ["model", "last value", "linear ODE"]
     for splits in summary["scores"].values():

@@ -73,7 +73,7 @@ def finish(
         "scores": scores,
         "solver": {
             "method": config["solver"]["method"],
-            "engine": "eager",
+            "engine": training.engine,
             "evaluations_per_epoch": round(training.n_evaluations / max(1, training.epochs), 1),
             "n_rejected": training.n_rejected,
         },

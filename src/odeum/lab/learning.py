@@ -283,6 +283,7 @@ class Recipe:
             n_failed=int((solution.status != 0).sum()),
             n_evaluations=int(stats.n_evaluations.max()),
             n_rejected=int(stats.n_rejected.sum()),
+            engine=solution.engine,
         )
 
     def held_out_error(self, model: LearnedDynamics) -> float:

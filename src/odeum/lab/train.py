@@ -63,12 +63,14 @@ class Loss:
         n_failed: rows whose solve failed.
         n_evaluations: evaluations of the field, one after another.
         n_rejected: steps tried and discarded, over all rows.
+        engine: that solved it, where that is known.
     """
 
     value: Tensor
     n_failed: int = 0
     n_evaluations: int = 0
     n_rejected: int = 0
+    engine: str = ""
 
 
 @dataclass
@@ -84,6 +86,7 @@ class Training:
         n_steps_back: divergences survived.
         seconds: time spent, interrupted runs included.
         stopped: why it ended early, "" where it did not.
+        engine: that solved the last batch, where that is known.
     """
 
     epochs: int = 0
@@ -94,6 +97,7 @@ class Training:
     n_steps_back: int = 0
     seconds: float = 0.0
     stopped: str = ""
+    engine: str = ""
 
 
 @dataclass
@@ -233,6 +237,7 @@ class _Loop:
         training.epochs += 1
         training.n_evaluations += loss.n_evaluations
         training.n_rejected += loss.n_rejected
+        training.engine = loss.engine
         error = None
         if evaluate is None:
             if self.good is not None and value == self.pace.lowest_loss:
