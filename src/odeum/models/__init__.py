@@ -6,6 +6,7 @@ from odeum.models.energy import MLPEnergy
 from odeum.models.ensemble import Ensemble
 from odeum.models.fields import ACTIVATIONS, LinearField, MLPField
 from odeum.models.flow import ContinuousFlow
+from odeum.models.flow_field import FlowField
 from odeum.models.hamiltonian import HamiltonianField, SeparableHamiltonian
 from odeum.models.lagrangian import LagrangianField, MLPLagrangian
 from odeum.models.latent import LatentODE
@@ -20,6 +21,7 @@ __all__ = [
     "Augmented",
     "ContinuousFlow",
     "Ensemble",
+    "FlowField",
     "HamiltonianField",
     "LagrangianField",
     "LatentODE",

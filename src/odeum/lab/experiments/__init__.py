@@ -1,7 +1,11 @@
 """Experiments that ``odeum run`` knows by name. Adding one is one entry here."""
 
 from odeum.errors import unknown_name
+from odeum.lab.experiments.circles import CIRCLES
 from odeum.lab.experiments.comparison import COMPARISON
+from odeum.lab.experiments.flows import FLOWS
+from odeum.lab.experiments.mnist import MNIST
+from odeum.lab.experiments.moons import MOONS
 from odeum.lab.experiments.spiral import SPIRAL
 from odeum.lab.registry import (
     Experiment,
@@ -11,7 +15,7 @@ from odeum.lab.registry import (
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (SPIRAL, COMPARISON)
+    experiment.name: experiment for experiment in (SPIRAL, COMPARISON, MOONS, CIRCLES, MNIST, FLOWS)
 }
 """Every experiment by name."""
 
