@@ -1,7 +1,8 @@
-"""Files that are whole or absent. Knows nothing of what is in them."""
+"""Files that are whole or absent, and where to keep them. Knows nothing of what is in them."""
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,22 @@ def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
+
+
+def cache_folder(name: str) -> Path:
+    """The user's folder for what odeum can make or fetch again; it need not exist.
+
+    Args:
+        name: of a folder for one kind of it.
+
+    Example:
+        >>> cache_folder("kernels").name
+        'kernels'
+    """
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "odeum" / name

@@ -7,11 +7,10 @@ entry is read whole and checked, or made anew.
 import contextlib
 import hashlib
 import os
-import sys
 from pathlib import Path
 
 from odeum.errors import InputError
-from odeum.files import write_whole
+from odeum.files import cache_folder, write_whole
 
 LARGEST_NUMBER = 1000
 """Entries kept: the ones used last."""
@@ -28,15 +27,7 @@ def folder() -> Path:
         True
     """
     own = os.environ.get("ODEUM_CACHE")
-    if own:
-        return Path(own)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "odeum" / "kernels"
+    return Path(own) if own else cache_folder("kernels")
 
 
 def read(key: str) -> bytes | None:
