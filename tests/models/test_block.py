@@ -147,3 +147,21 @@ def test_refusals():
         Augmented(nn.Identity(), 0)
     with pytest.raises(InputError, match="axis 0 is the batch"):
         Augmented(nn.Identity(), 1, axis=0)
+
+
+def test_a_state_in_half_precision_is_solved_in_single_precision():
+    class Field(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(2, 2, dtype=torch.float32)
+
+        def forward(self, t, y):
+            assert y.dtype == torch.float32
+            return self.linear(y).to(y.dtype)
+
+    block = ODEBlock(Field())
+    with torch.autocast("cpu", torch.bfloat16):
+        y = block(torch.randn(3, 2, dtype=torch.bfloat16))
+    assert y.dtype == torch.float32
+    y.sum().backward()
+    assert block.field.linear.weight.grad.abs().sum() > 0

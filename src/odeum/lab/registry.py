@@ -165,6 +165,8 @@ def _value(key: str, kind: Any, text: str) -> Any:
         if text.lower() not in (*_TRUE, *_FALSE):
             raise InputError(f"--set {key}={text}: give true or false")
         return text.lower() in _TRUE
+    if kind is str:
+        return text
     assert kind in (int, float), kind
     try:
         value = kind(text)

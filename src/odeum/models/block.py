@@ -86,6 +86,9 @@ class ODEBlock(nn.Module):
         Returns:
             What :func:`odeum.solve` returns.
         """
+        if torch.is_autocast_enabled(x.device.type) and x.dtype in (torch.bfloat16, torch.float16):
+            # Layers before this one give halves there; sums over many steps need more.
+            x, ts = x.float(), ts.float()
         solution = solve(self.field, x, ts, **{**self.options, **changes})
         self.stats = solution.stats
         return solution
