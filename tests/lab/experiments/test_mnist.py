@@ -77,12 +77,15 @@ def test_lines_count_evaluations_both_ways(found):
     }
 
 
-def test_one_network_alone_learns(tmp_path):
-    data = write_digits(tmp_path / "data", 60, 20)
-    found = run(tmp_path / "run", f"data={data}", "networks=mlp", "epochs=12", "batch=10")
+def test_one_network_alone_learns_and_is_tested_after_every_pass(tmp_path):
+    data = write_digits(tmp_path / "data", 50, 20)
+    found = run(tmp_path / "run", f"data={data}", "networks=mlp", "epochs=4", "batch=2")
     (error, weights) = found.summary["findings"]
     assert (error["what"], weights["what"]) == ("test error, MLP", "parameters, MLP")
     assert error["value"] == 0
+    lines = [json.loads(x) for x in (found.path / "metrics.jsonl").read_text().splitlines()]
+    # A line is two steps, a pass 25.
+    assert [line["step"] for line in lines if "held_out" in line] == [26, 50, 76, 100]
 
 
 def test_time_is_a_channel_of_the_convolution():

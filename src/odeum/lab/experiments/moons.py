@@ -24,7 +24,7 @@ from odeum.lab.registry import Experiment, Setting
 from odeum.lab.study import Studied, Study
 from odeum.models import ODEClassifier
 
-N_TIMES = 41
+N_TIMES = 31
 """Depths at which the flow is drawn."""
 
 N_DRAWN = 120
