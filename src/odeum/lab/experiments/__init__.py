@@ -4,6 +4,7 @@ from odeum.errors import unknown_name
 from odeum.lab.experiments.circles import CIRCLES
 from odeum.lab.experiments.comparison import COMPARISON
 from odeum.lab.experiments.flows import FLOWS
+from odeum.lab.experiments.latent_spirals import LATENT_SPIRALS
 from odeum.lab.experiments.mnist import MNIST
 from odeum.lab.experiments.moons import MOONS
 from odeum.lab.experiments.spiral import SPIRAL
@@ -15,7 +16,8 @@ from odeum.lab.registry import (
 )
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (SPIRAL, COMPARISON, MOONS, CIRCLES, MNIST, FLOWS)
+    experiment.name: experiment
+    for experiment in (SPIRAL, COMPARISON, MOONS, CIRCLES, MNIST, FLOWS, LATENT_SPIRALS)
 }
 """Every experiment by name."""
 
