@@ -428,6 +428,11 @@ def test_threads(threads, n_rows):
     assert_same(Driven(), states(n_rows, 2), TS)
 
 
+def test_threads_of_its_own_where_stacks_may_be_small(threads, monkeypatch):
+    monkeypatch.setattr("odeum.compile.runtime.kernels.stack_room", lambda: 0)
+    assert_same(Driven(), states(20, 2), TS)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_threads_in_a_forked_process(threads):
     """Torch's threads do not live on there: waiting for them would take forever."""

@@ -14,6 +14,7 @@ from fields import states
 import odeum
 from odeum.compile import engine
 from odeum.compile.runtime import disk, kernels, machine
+from odeum.compile.runtime.threads import SURE_STACK, stack_room
 from odeum.errors import InputError
 
 TS = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
@@ -250,3 +251,12 @@ def test_killed_while_compiling(tmp_path):
             running.kill()
         running.communicate()
     assert_right(printed(process(folder)))
+
+
+def test_room_on_threads_follows_what_the_user_asks_of_openmp(monkeypatch):
+    stack_room.cache_clear()
+    monkeypatch.setenv("OMP_STACKSIZE", "1M")
+    try:
+        assert stack_room() == SURE_STACK
+    finally:
+        stack_room.cache_clear()

@@ -11,13 +11,11 @@ from odeum.compile.emit.kernel import Spec
 from odeum.compile.emit.module import emit_module
 from odeum.compile.runtime import disk
 from odeum.compile.runtime.machine import Library, Machine, compiled, data_layout
+from odeum.compile.runtime.threads import stack_room
 
 EntryPoint = Callable[[int], None]
 """Called with the address of an array of arguments."""
 
-
-USUAL_STACK = 2**19
-"""Bytes that a thread has whatever the system and its settings."""
 
 FIRST_STEPS = 64
 """Steps of a row that a first tape has room for."""
@@ -71,7 +69,7 @@ class Kernel:
             names.index(node.name) if node.name in names else None
             for node in (*program.shared, *program.row)
         ]
-        self.needs_deep_stack = spec.stack_size > USUAL_STACK
+        self.needs_deep_stack = spec.stack_size > stack_room()
         self.usual_steps = FIRST_STEPS
 
 

@@ -11,6 +11,9 @@ from functools import cache
 NO_TEAM = (0, 0, 0)
 """In place of the addresses where there is no such library."""
 
+SURE_STACK = 2**19
+"""Bytes of stack that a thread has whatever the system and its settings."""
+
 _LIBRARY = "libgomp.so.1"
 _NAMES = ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num")
 
@@ -26,6 +29,28 @@ def team() -> tuple[int, int, int]:
     """
     # Threads do not live on in a forked process, where GNU's library would wait for them forever.
     return NO_TEAM if _forked else _team()
+
+
+@cache
+def stack_room() -> int:
+    """Bytes of stack that a kernel may take on these threads.
+
+    Half of what threads get where nothing else is asked for: eight megabytes on most systems.
+
+    Example:
+        >>> stack_room() >= SURE_STACK
+        True
+    """
+    if {"OMP_STACKSIZE", "GOMP_STACKSIZE"} & set(os.environ):
+        return SURE_STACK
+    size, attributes = ctypes.c_size_t(), ctypes.create_string_buffer(256)
+    try:
+        library = ctypes.CDLL(None)
+        failed = library.pthread_getattr_default_np(attributes)
+        failed = failed or library.pthread_attr_getstacksize(attributes, ctypes.byref(size))
+    except (OSError, AttributeError, TypeError):  # not a system with GNU's library
+        return SURE_STACK
+    return SURE_STACK if failed else max(SURE_STACK, size.value // 2)
 
 
 @cache
