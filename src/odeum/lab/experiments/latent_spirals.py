@@ -60,10 +60,10 @@ class LatentSpiralsOptions:
     latent_dim: Annotated[int, "components of the latent state"] = 4
     hidden: Annotated[int, "width of the layers of latent field and decoder"] = 50
     encoder_hidden: Annotated[int, "width of the hidden state of encoder and RNN"] = 50
-    steps: Annotated[int, "optimiser steps of every latent ODE"] = 2000
-    rnn_steps: Annotated[int, "optimiser steps of every RNN"] = 1000
+    steps: Annotated[int, "optimiser steps of every latent ODE"] = 5000
+    rnn_steps: Annotated[int, "optimiser steps of every RNN"] = 2000
     batch: Annotated[int, "spirals in every batch"] = 100
-    learning_rate: Annotated[float, "of Adam, at the start"] = 0.006
+    learning_rate: Annotated[float, "of Adam, at the start"] = 0.01
     continuity: Annotated[float, "weight of the latent path's own continuity"] = 0.3
 
     def __post_init__(self) -> None:
@@ -122,7 +122,6 @@ class _Learned:
         n_observed: observations of each spiral.
         test: the spirals held out.
         observed: their observations.
-        scale: of the states that networks see, in the data's units.
         model: the latent ODE.
         ts: times before, in and after the observed window, [3 * window].
         truth: of the test spirals there, [3 * window, batch, 2]; NaN where the curve is not.
@@ -134,26 +133,22 @@ class _Learned:
         self, options: LatentSpiralsOptions, study: Study, data: Spirals, n_observed: int
     ) -> None:
         n_train = round(0.8 * len(data))
-        ts, ys = data.observe(n_observed, seed=study.setting.seed)
-        # Networks see states of size one; directions keep their meaning.
-        self.scale = float(ys[:, :n_train].std())
-        scaled = Series(ts, ys / self.scale).to(study.device)
-        train, self._seen = scaled.rows(slice(n_train)), scaled.rows(slice(n_train, None))
+        series = Series(*data.observe(n_observed, seed=study.setting.seed))
+        train = series.rows(slice(n_train)).to(study.device)
         self.n_observed = n_observed
         self.test = data.rows(slice(n_train, None))
-        self.observed = Series(ts, ys).rows(slice(n_train, None))
+        self.observed = series.rows(slice(n_train, None))
         self.window = len(data.ts)
         self.ts = (torch.arange(3 * self.window) - self.window) * data.ts[1]
         self.truth = self.test.truth(self.ts)
         self.model = self._learn_latent(options, study, train)
         rnn = self._learn_rnn(options, study, train)
-        seen, ts = self._seen, self.ts.to(study.device)
+        seen, ts = self.observed.to(study.device), self.ts.to(study.device)
         with torch.no_grad():
-            expected = self.model.predict(seen.ys, seen.ts, ts)
+            self.expected = self.model.predict(seen.ys, seen.ts, ts).cpu()
             after = rnn.predict(seen.ys, seen.ts, ts[2 * self.window :])
         self.followed = torch.full_like(self.truth, torch.nan)
-        self.expected = self.scale * expected.cpu()
-        self.followed[2 * self.window :] = self.scale * after.cpu()
+        self.followed[2 * self.window :] = after.cpu()
 
     def _learn_latent(
         self, options: LatentSpiralsOptions, study: Study, train: Series
@@ -165,7 +160,7 @@ class _Learned:
                 hidden=options.hidden,
                 encoder=options.encoder,
                 encoder_hidden=options.encoder_hidden,
-                noise=options.noise / self.scale,
+                noise=options.noise,
                 **SOLVER,
             ),
             study.setting.seed,
@@ -187,7 +182,7 @@ class _Learned:
         self, options: LatentSpiralsOptions, study: Study, train: Series
     ) -> RecurrentPredictor:
         model = specs.draw_weights(
-            lambda: RecurrentPredictor(2, options.encoder_hidden, options.noise / self.scale),
+            lambda: RecurrentPredictor(2, options.encoder_hidden, options.noise),
             study.setting.seed,
         ).to(train.ys)
 
@@ -232,12 +227,13 @@ class _Learned:
         """What latent starts [batch, latent_dim] are decoded to in the window, on the CPU."""
         with torch.no_grad():
             ts = self.ts[self.window : 2 * self.window].to(z0)
-            return self.scale * self.model.decode(z0, ts).cpu()
+            return self.model.decode(z0, ts).cpu()
 
     def starts(self) -> Tensor:
         """The latent starts of the test spirals, [batch, latent_dim]."""
         with torch.no_grad():
-            return self.model.encode(self._seen.ys, self._seen.ts)[0]
+            seen = self.observed.to(self.model.log_noise.device)
+            return self.model.encode(seen.ys, seen.ts)[0]
 
 
 def _draw(study: Study, learned: Sequence[_Learned]) -> None:
