@@ -67,7 +67,7 @@ class FlowsOptions:
     """
 
     data: Annotated[Data, "a toy density, or all of them"] = "pinwheel"
-    n_steps: Annotated[int, "optimiser steps"] = 3000
+    n_steps: Annotated[int, "optimiser steps"] = 5000
     n_rows: Annotated[int, "points a step, all of them new"] = 512
     learning_rate: Annotated[float, "at the start of training"] = 0.005
     hidden: Annotated[tuple[int, ...], "widths of the network's two hidden layers"] = (64, 64)
