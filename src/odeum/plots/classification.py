@@ -22,6 +22,9 @@ from odeum.plots import style
 from odeum.plots.arrays import states, to_numpy
 from odeum.plots.plane import Limits
 
+_KEY = {"markersize": 6}
+"""Dots in a legend, however small those of the picture are."""
+
 Flow = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Times [time], states [time, batch, dim] and classes [batch]."""
 
@@ -86,7 +89,7 @@ def depth_trajectories(
             ax.add_collection(lines)
             dots = {"color": colour, "marker": "o", "linestyle": "none", "markeredgewidth": 0}
             ax.plot(*paths[:, -1].T, markersize=4 if few else 2.5, zorder=4, **dots)
-            entries.append((Line2D([], [], markersize=6, **dots), f"class {k}"))
+            entries.append((Line2D([], [], **dots, **_KEY), f"class {k}"))
         _set_limits(ax, values)
         for axis, name in zip("xyz", axis_names, strict=False):
             getattr(ax, f"set_{axis}label")(name)
@@ -242,7 +245,7 @@ def class_regions(
         dots |= {"alpha": 0.9, "zorder": 3}
         for k in np.unique(classes):
             ax.plot(*where[classes == k].T, color=_colour(k), **dots)
-            entries.append((Line2D([], [], color=_colour(k), **dots), f"class {k}"))
+            entries.append((Line2D([], [], color=_colour(k), **{**dots, **_KEY}), f"class {k}"))
         x_name, y_name = style.component_names(names, 2)
         ax.set(xlim=limits[0], ylim=limits[1], xlabel=x_name, ylabel=y_name)
         style.add_to_legend(ax, entries)

@@ -15,13 +15,13 @@ def run(out, *assignments, **setting):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     out = tmp_path_factory.mktemp("circles") / "run"
-    small = ("n_points=40", "hidden=8", "epochs=60", "learning_rate=0.05", "noise=0.05")
+    small = ("n_points=40", "hidden=8", "epochs=30", "learning_rate=0.1", "noise=0.05")
     return run(out, *small)
 
 
 def test_both_flows_learn_and_are_told_side_by_side(found):
     findings = {entry["what"]: entry for entry in found.summary["findings"]}
-    assert findings["accuracy, held out, augmented"]["value"] > 0.9
+    assert findings["accuracy, held out, augmented"]["value"] > 0.8
     table = pd.read_csv(found.path / "predictions.csv")
     held_out = table["held_out"] == 1
     for name in ("plain", "augmented"):

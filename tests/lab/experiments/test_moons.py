@@ -18,12 +18,12 @@ SMALL = ("n_points=48", "hidden=8", "noise=0.05")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     out = tmp_path_factory.mktemp("moons") / "run"
-    return run(out, "epochs=60", "learning_rate=0.05", "animated=no", *SMALL)
+    return run(out, "epochs=30", "learning_rate=0.1", "animated=no", *SMALL)
 
 
 def test_moons_are_told_apart(found):
     findings = {entry["what"]: entry for entry in found.summary["findings"]}
-    assert findings["accuracy, held out"]["value"] > 0.95
+    assert findings["accuracy, held out"]["value"] > 0.8
     table = pd.read_csv(found.path / "predictions.csv")
     assert list(table.columns) == ["x1", "x2", "held_out", "class", "probability_of_1"]
     assert len(table) == 96
@@ -43,8 +43,8 @@ def test_the_run_directory_shows_the_flow(found):
         "vector_field.png",
     }
     lines = [json.loads(x) for x in (found.path / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["step"] == 60
-    assert lines[-1]["loss"] < lines[0]["loss"] / 5
+    assert lines[-1]["step"] == 30
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2
     assert all(line["n_evaluations"] >= 7 for line in lines)
 
 
