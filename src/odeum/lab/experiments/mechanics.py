@@ -44,6 +44,35 @@ class TwoBodyEnergy(nn.Module):
         return (p * p).sum(-1) / 2 - ((x1 - x2).square() + (y1 - y2).square()).rsqrt()
 
 
+class InMomenta(nn.Module):
+    """A field of (q, v) as one of (q, p), with ``p = mass v``.
+
+    Args:
+        field: of coordinates and velocities.
+        mass: of every coordinate.
+
+    Example:
+        >>> from odeum.models import LagrangianField
+        >>> class Spring(nn.Module):
+        ...     def forward(self, q, v):
+        ...         return (v * v / 4 - q * q).sum(-1)
+        >>> field = InMomenta(LagrangianField(2, lagrangian=Spring()), mass=0.5)
+        >>> field(0.0, torch.tensor([[1.0, 2.0]]))  # of H = q^2 + p^2
+        tensor([[ 4., -2.]])
+    """
+
+    def __init__(self, field: nn.Module, mass: float) -> None:
+        super().__init__()
+        self.field = field
+        self.mass = mass
+
+    def forward(self, t: Tensor | float, y: Tensor) -> Tensor:
+        """The derivative of ``y`` = (q, p), [..., dim]."""
+        q, p = y.chunk(2, dim=-1)
+        dq, dv = self.field(t, torch.cat([q, p / self.mass], dim=-1)).chunk(2, dim=-1)
+        return torch.cat([dq, self.mass * dv], dim=-1)
+
+
 def spring_period(energy: Tensor) -> Tensor:
     """pi, whatever the energy."""
     return torch.full_like(energy, math.pi)
@@ -93,6 +122,7 @@ class Task:
         n_train: trajectories to learn from.
         n_test: trajectories for the test loss.
         noise: standard deviation of the noise on observed states.
+        example: a start for pictures, [1, dim].
         horizon: end of the solves in which energies are compared.
     """
 
@@ -109,6 +139,7 @@ class Task:
     n_train: int
     n_test: int
     noise: float
+    example: Tensor
     horizon: float = 20.0
 
     @property
@@ -147,10 +178,10 @@ class Task:
 
 def solve_exactly(field: nn.Module, y0: Tensor, ts: Tensor) -> Tensor:
     """States at ``ts``, [time, batch, dim], far closer to the truth than anything learned."""
+    options = {"rtol": 1e-10, "atol": 1e-12, "gradient": "none"}
     with torch.no_grad():
-        return odeum.solve(
-            field, y0, ts, method="dopri8", rtol=1e-10, atol=1e-12, gradient="none"
-        ).ys
+        # Solved once or twice: compiling would not pay.
+        return odeum.solve(field, y0, ts, method="dopri8", engine="eager", **options).ys
 
 
 def _on_rings(least: float, most: float) -> Draw:
@@ -196,6 +227,7 @@ SPRING = Task(
     n_train=25,
     n_test=25,
     noise=0.1,
+    example=torch.tensor([[1.0, 0.0]], dtype=torch.float64),
 )
 
 PENDULUM = Task(
@@ -212,6 +244,7 @@ PENDULUM = Task(
     n_train=25,
     n_test=25,
     noise=0.1,
+    example=torch.tensor([[2.1, 0.0]], dtype=torch.float64),
 )
 
 TWO_BODY = Task(
@@ -228,6 +261,7 @@ TWO_BODY = Task(
     n_train=800,
     n_test=200,
     noise=0.0,
+    example=_near_circles(1, torch.Generator().manual_seed(0)),
 )
 
 TASKS = {task.name: task for task in (SPRING, PENDULUM, TWO_BODY)}
