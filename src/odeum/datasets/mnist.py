@@ -172,10 +172,14 @@ def _fetch(name: str, folder: Path) -> None:
         except (OSError, EOFError, ValueError, zlib.error) as error:
             reasons.append(f"{source}: {error}")
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / f"{name}.gz", lambda part, packed=packed: part.write_bytes(packed))
+        _keep(packed, folder / f"{name}.gz")
         return
     raise DataError(
         f"{name}.gz was not found and could not be fetched ({'; '.join(reasons)}): give the folder "
         f"of MNIST's four files, with --set data=FOLDER or the variable {FOLDER_VARIABLE}"
     )
+
+
+def _keep(content: bytes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda part: part.write_bytes(content))

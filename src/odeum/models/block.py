@@ -56,7 +56,8 @@ class ODEBlock(nn.Module):
         if not (math.isfinite(t0) and math.isfinite(t1) and t0 != t1):
             raise InputError(f"t0 is {t0} and t1 is {t1}: give two different, finite times")
         if isinstance(field, NeuralODE):
-            field, options = field.field, {**field.options, **options}
+            options = {**field.options, **options}
+            field = field.field
         self.field = field
         self.t0, self.t1 = float(t0), float(t1)
         self.options = options
@@ -132,7 +133,7 @@ class Augmented(nn.Module):
             raise InputError(f"n_extra is {n_extra}: give a whole number of at least 1")
         if axis == 0:
             raise InputError("axis 0 is the batch: give the axis of the features or channels")
-        self.model = model
+        self.model: Any = model
         self.n_extra = n_extra
         self.axis = axis
         self.keep = keep

@@ -22,7 +22,7 @@ from odeum.plots import style
 from odeum.plots.arrays import states, to_numpy
 from odeum.plots.plane import Limits
 
-_KEY = {"markersize": 6}
+_KEY: dict[str, Any] = {"markersize": 6}
 """Dots in a legend, however small those of the picture are."""
 
 Flow = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -85,9 +85,16 @@ def depth_trajectories(
         for k in np.unique(classes):
             colour = _colour(k)
             paths = values[:, classes == k].swapaxes(0, 1)
-            lines = collection(paths, colors=[colour], linewidths=0.8, alpha=0.6 if few else 0.3)
+            lines = collection(
+                list(paths), colors=[colour], linewidths=0.8, alpha=0.6 if few else 0.3
+            )
             ax.add_collection(lines)
-            dots = {"color": colour, "marker": "o", "linestyle": "none", "markeredgewidth": 0}
+            dots: dict[str, Any] = {
+                "color": colour,
+                "marker": "o",
+                "linestyle": "none",
+                "markeredgewidth": 0,
+            }
             ax.plot(*paths[:, -1].T, markersize=4 if few else 2.5, zorder=4, **dots)
             entries.append((Line2D([], [], **dots, **_KEY), f"class {k}"))
         _set_limits(ax, values)
@@ -147,7 +154,7 @@ def depth_animation(
         for k in np.unique(classes):
             here = values[:, classes == k]
             first = np.repeat(here[:1], 2, 0).swapaxes(0, 1)
-            tails = collection(first, colors=[_colour(k)], linewidths=0.8, alpha=0.4)
+            tails = collection(list(first), colors=[_colour(k)], linewidths=0.8, alpha=0.4)
             ax.add_collection(tails)
             (dots,) = ax.plot(*here[0].T, "o", color=_colour(k), markersize=3.5, markeredgewidth=0)
             moving.append((here, tails, dots))
@@ -161,7 +168,7 @@ def depth_animation(
             # A path of one point is not drawn in space.
             since = max(0, now - tail)
             way = here[since : now + 1] if now else np.repeat(here[:1], 2, 0)
-            tails.set_segments(way.swapaxes(0, 1))
+            tails.set_segments(list(way.swapaxes(0, 1)))
             if dim == 3:
                 dots.set_data_3d(*here[now].T)  # type: ignore[attr-defined]
             else:
@@ -220,7 +227,10 @@ def class_regions(
     limits = [
         given or (low[i] - room[i], high[i] + room[i]) for i, given in enumerate((xlim, ylim))
     ]
-    sides = [torch.linspace(*side, n_grid, dtype=torch.float64) for side in limits]
+    sides = [
+        torch.linspace(float(lower), float(upper), n_grid, dtype=torch.float64)
+        for lower, upper in limits
+    ]
     grid = torch.cartesian_prod(*sides)
     with torch.no_grad():
         shares = to_numpy(torch.as_tensor(classify(grid)).softmax(-1))

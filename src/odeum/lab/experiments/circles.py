@@ -21,6 +21,7 @@ from odeum.lab.experiments.points import (
     accuracy,
     flow_classifier,
     learn_points,
+    on_grid,
     prediction_table,
 )
 from odeum.lab.findings import Finding
@@ -150,7 +151,6 @@ def _draw(
     )
     x, labels = points.held_out[:N_DRAWN], points.held_out_labels[:N_DRAWN].cpu()
     ts = torch.linspace(0, 1, N_TIMES, device=x.device)
-    like = points.x
     for name, model in models.items():
         with torch.no_grad():
             states = model.trajectories(x, ts).cpu()
@@ -158,7 +158,7 @@ def _draw(
         study.draw(
             f"regions_{name}.png",
             plots.class_regions(
-                lambda grid, model=model: model(grid.to(like)),
+                on_grid(model, points.x),
                 points.held_out,
                 points.held_out_labels.cpu(),
                 names=NAMES[:2],

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pandas as pd
@@ -146,13 +147,14 @@ def run_mnist(options: MnistOptions, setting: Setting) -> Studied:
     for name, network in networks.items():
         network.to(device)
         _learn(study, name, network, digits, options)
-        found = study.once(f"{name}, measured", lambda n=network: _measure(n, digits, options))
+        found = study.once(f"{name}, measured", partial(_measure, network, digits, options))
         measured[name] = Measured(**found)
     work = None
     solved = next((name for name in chosen if isinstance(networks[name], ODEClassifier)), None)
     if solved is not None:
-        network = networks[solved]
-        work = study.once(f"{solved}, at work", lambda: _at_work(network, digits))
+        solving = networks[solved]
+        assert isinstance(solving, ODEClassifier)
+        work = study.once(f"{solved}, at work", partial(_at_work, solving, digits))
     draw(study, {NAMES[name]: study.metrics(name) for name in chosen}, work)
     return study.finish(
         sentence=_sentence(measured, len(digits.test_labels)),
@@ -187,7 +189,9 @@ def _part(digits: Digits, subset: int) -> Digits:
 def _drawn(name: str, options: MnistOptions, seed: int) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return NETWORKS[name](**options.solver(name)).float()
+        network = NETWORKS[name](**options.solver(name))
+    network.float()
+    return network
 
 
 def _n_weights(network: Network) -> int:
@@ -310,7 +314,7 @@ def _at_work(network: ODEClassifier, digits: Digits) -> dict[str, Any]:
     """
     device = next(network.parameters()).device
     x, labels = _batch(digits.test_images, digits.test_labels, slice(_N_AT_WORK), device)
-    block = network.block
+    block: Any = network.block
     with torch.no_grad():
         y = network.encoder(x)
         ts = y.new_tensor([0.0, 1.0])

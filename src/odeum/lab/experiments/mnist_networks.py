@@ -4,6 +4,7 @@ Owns their architectures. Knows neither the digits nor how the networks are trai
 """
 
 import math
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -91,7 +92,7 @@ class ResidualBlock(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A network with the loss and the metrics of :class:`odeum.models.ODEClassifier`.
+    """A network without a solve, otherwise as :class:`odeum.models.ODEClassifier`.
 
     Args:
         layers: from images to logits.
@@ -107,8 +108,9 @@ class Classifier(nn.Module):
         """Logits, [batch, classes]."""
         return self.layers(x)
 
-    loss = ODEClassifier.loss
-    metrics = ODEClassifier.metrics
+    def loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross-entropy in nats."""
+        return functional.cross_entropy(self(x), labels)
 
 
 def downsampling(channels: int = N_CHANNELS) -> nn.Sequential:
@@ -160,7 +162,7 @@ def perceptron(**_: Any) -> Classifier:
 
 Network = ODEClassifier | Classifier
 
-NETWORKS = MappingProxyType(
+NETWORKS: Mapping[str, Callable[..., Network]] = MappingProxyType(
     {
         "ode-net": ode_net,
         "rk-net": ode_net,

@@ -4,7 +4,7 @@ Owns what is drawn. How a classifier of points is trained is `points`'.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -17,6 +17,7 @@ from odeum.lab.experiments.points import (
     accuracy,
     flow_classifier,
     learn_points,
+    on_grid,
     prediction_table,
 )
 from odeum.lab.findings import Finding
@@ -93,10 +94,11 @@ def _draw(study: Study, model: ODEClassifier, points: Points, *, animated: bool)
     with torch.no_grad():
         states = model.trajectories(x, ts).cpu()
     like = points.x
+    field: Any = model.block.field
     study.draw(
         "regions.png",
         plots.class_regions(
-            lambda grid: model(grid.to(like)),
+            on_grid(model, like),
             points.held_out,
             points.held_out_labels.cpu(),
             names=NAMES,
@@ -128,7 +130,7 @@ def _draw(study: Study, model: ODEClassifier, points: Points, *, animated: bool)
     study.draw(
         "vector_field.png",
         plots.vector_field(
-            lambda t, y: model.block.field(t.to(like), y.to(like)).to(y),
+            lambda t, y: field(t.to(like), y.to(like)).to(y),
             (float(low[0]), float(high[0])),
             (float(low[1]), float(high[1])),
             names=NAMES,

@@ -3,6 +3,7 @@
 Owns how a classifier of points is trained and told. Knows no particular arrangement of points.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from odeum.lab.train import Loss
 from odeum.models import Augmented, MLPField, ODEBlock, ODEClassifier
 from odeum.types import Tensor
 
-SOLVER = {"method": "tsit5", "rtol": 1e-3, "atol": 1e-3, "gradient": "discrete"}
+SOLVER: dict[str, Any] = {"method": "tsit5", "rtol": 1e-3, "atol": 1e-3, "gradient": "discrete"}
 
 N_LINES = 60
 """Lines of metrics over a training."""
@@ -163,6 +164,16 @@ def accuracy(model: ODEClassifier, x: Tensor, labels: Tensor) -> float:
         labels: of those, [n].
     """
     return float(model.metrics(x, labels)["accuracy"])
+
+
+def on_grid(model: ODEClassifier, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """The model as pictures call it: with points of their own dtype and on the CPU.
+
+    Args:
+        model: the classifier.
+        like: has the dtype of its points, and is where they shall be.
+    """
+    return lambda grid: model(grid.to(like))
 
 
 def prediction_table(models: dict[str, ODEClassifier], points: Points) -> pd.DataFrame:
