@@ -5,6 +5,7 @@ from odeum.lab.experiments.circles import CIRCLES
 from odeum.lab.experiments.comparison import COMPARISON
 from odeum.lab.experiments.exp_cos import EXP_COS
 from odeum.lab.experiments.flows import FLOWS
+from odeum.lab.experiments.hamiltonian import EXPERIMENT as HAMILTONIAN
 from odeum.lab.experiments.landscape import LANDSCAPE
 from odeum.lab.experiments.latent_spirals import LATENT_SPIRALS
 from odeum.lab.experiments.lorenz import LORENZ
@@ -39,6 +40,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         SWITCHING,
         EXP_COS,
         LORENZ,
+        HAMILTONIAN,
     )
 }
 """Every experiment by name."""
