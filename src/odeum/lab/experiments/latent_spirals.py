@@ -275,7 +275,8 @@ def _draw(study: Study, learned: Sequence[_Learned]) -> None:
 
 
 def _finish(study: Study, learned: Sequence[_Learned]) -> Studied:
-    findings, result = [], {}
+    findings: list[Finding] = []
+    result: dict[str, Any] = {}
     for x in learned:
         scores = x.scores()
         latent, rnn = scores["latent ODE"], scores["RNN"]
