@@ -8,7 +8,7 @@ directory are the laboratory's.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -31,8 +31,8 @@ from odeum.types import Tensor
 LYAPUNOV = 0.9056
 """The largest exponent at the classical constants (Sprott, Chaos and Time-Series Analysis 2003)."""
 
-SOLVER = {"method": "tsit5", "rtol": 1e-6, "atol": 1e-6}
-TRUTH = {"method": "tsit5", "rtol": 1e-9, "atol": 1e-9, "gradient": "none"}
+SOLVER: dict[str, Any] = {"method": "tsit5", "rtol": 1e-6, "atol": 1e-6}
+TRUTH: dict[str, Any] = {"method": "tsit5", "rtol": 1e-9, "atol": 1e-9, "gradient": "none"}
 
 UNIT_OF_TIME = 0.125
 """In which states change by about their spread: what the network is to give is of size one."""
@@ -60,8 +60,8 @@ class LorenzOptions:
     spacing: Annotated[float, "time units between them"] = 0.02
     noise: Annotated[float, "standard deviation of the noise, in that of each state"] = 0.01
     hidden: Annotated[tuple[int, ...], "widths of the network's hidden layers"] = (64, 64)
-    n_slope_steps: Annotated[int, "optimiser steps on slopes, at first"] = 8000
-    n_window_steps: Annotated[int, "optimiser steps on windows, then"] = 4000
+    n_slope_steps: Annotated[int, "optimiser steps on slopes, at first"] = 12000
+    n_window_steps: Annotated[int, "optimiser steps on windows, then"] = 5000
     window: Annotated[int, "rows of a window, its start included"] = 11
     batch: Annotated[int, "windows in a batch; of slopes twice as many"] = 256
     learning_rate: Annotated[float, "on slopes at the start; a tenth of it on windows"] = 0.01
