@@ -28,7 +28,7 @@ from odeum.models import MLPAcceleration, MLPField, NeuralODE, SecondOrder
 from odeum.types import Tensor
 
 KINDS = ("first order", "second order")
-SOLVER = {"method": "tsit5", "rtol": 1e-5, "atol": 1e-5}
+SOLVER: dict[str, Any] = {"method": "tsit5", "rtol": 1e-5, "atol": 1e-5}
 SPAN = math.pi
 
 

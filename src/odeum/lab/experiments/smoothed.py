@@ -57,7 +57,8 @@ class Smoothed:
         values = z.cpu().numpy()
         states = savgol_filter(values, 5, 3, axis=0)
         slopes = savgol_filter(values, 7, 4, deriv=1, delta=gap, axis=0)
-        return cls(z, *(torch.from_numpy(x).to(z) for x in (states, slopes)), gap)
+        states, slopes = (torch.from_numpy(x).to(z) for x in (states, slopes))
+        return cls(z, states, slopes, gap)
 
     def slope_loss(self, model: LearnedDynamics, rows: Tensor) -> Tensor:
         """Mean square error of the field at smoothed states against their slopes.
