@@ -83,8 +83,8 @@ class MLPAcceleration(nn.Module):
         super().__init__()
         self.network = MLPField(2 * dim, hidden, activation, time_dependent)
         # A field of both halves of the state, of which one is to be learned.
-        last = self.network.layers[-1]
-        self.network.layers[-1] = nn.Linear(last.in_features, dim)
+        n_inputs = self.network.hidden[-1] if hidden else 2 * dim + time_dependent
+        self.network.layers[-1] = nn.Linear(n_inputs, dim)
 
     def forward(self, t: Tensor | float, y: Tensor, v: Tensor) -> Tensor:
         """The acceleration at position y and velocity v, [..., dim]."""
@@ -131,8 +131,9 @@ class SecondOrder(nn.Module):
                 "position, or a tensor [dim]"
             )
         self.field = SecondOrderField(acceleration)
-        keep = isinstance(velocity, nn.Module | nn.Parameter)
-        self.velocity = velocity if keep else nn.Parameter(velocity.detach().clone())
+        if not isinstance(velocity, nn.Module | nn.Parameter):
+            velocity = nn.Parameter(velocity.detach().clone())
+        self.velocity = velocity
         self.options = options
 
     def forward(self, y0: Tensor, ts: Tensor) -> Tensor:
