@@ -5,7 +5,7 @@ Owns the normalisation that is chosen for data, and which fields can be rebuilt 
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,8 @@ from odeum.eager.options import StepOptions
 from odeum.errors import InputError, unknown_name
 from odeum.models import LearnedDynamics, LinearField, MLPField, NeuralODE, StateTransform
 from odeum.types import Tensor
+
+Module = TypeVar("Module", bound=nn.Module)
 
 KINDS = ("linear", "mlp")
 
@@ -112,7 +114,7 @@ def build_field(spec: dict[str, Any]) -> nn.Module:
     return field
 
 
-def draw_weights(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def draw_weights(make: Callable[[], Module], seed: int) -> Module:
     """A field whose weights follow from the seed alone, in float64.
 
     They are drawn in float32 whatever torch's default is: in float64 one seed gives others.

@@ -17,7 +17,7 @@ from odeum.eager.field import per_row
 from odeum.errors import InputError, unknown_name
 from odeum.regularisers import kinetic_energy
 from odeum.solution import Solution
-from odeum.types import Tensor
+from odeum.types import PyTree, Tensor
 
 TRACES = ("exact", "hutchinson")
 
@@ -225,13 +225,13 @@ class ContinuousFlow(nn.Module):
         ts = y.new_tensor([start, end])
         return solve(self._rates, state, ts, noise, **{**self.options, **changes})
 
-    def _rates(
-        self, t: Tensor, state: dict[str, Tensor], noise: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def _rates(self, t: Tensor, y: PyTree, *noises: PyTree) -> dict[str, Tensor]:
         """The derivative of whatever the state has."""
-        y = state["y"]
-        if noise is None and "jacobian" not in state and hasattr(self.field, "with_trace"):
-            f, trace = self.field.with_trace(t, y)
+        state, y = y, y["y"]
+        noise = noises[0] if noises else None
+        with_trace = getattr(self.field, "with_trace", None)
+        if noise is None and "jacobian" not in state and with_trace is not None:
+            f, trace = with_trace(t, y)
             rates = {"y": f, "log_det": trace}
         else:
             rates = self._rates_by_pulling(t, y, noise)
@@ -240,7 +240,7 @@ class ContinuousFlow(nn.Module):
 
     def _rates_by_pulling(self, t: Tensor, y: Tensor, noise: Tensor | None) -> dict[str, Tensor]:
         """The same, but for the kinetic energy, of any field: ``e^T df/dy`` for some ``e``."""
-        f, pull = torch.func.vjp(lambda y: self.field(t, y), y)
+        f, pull = torch.func.vjp(lambda y: self.field(t, y), y)  # type: ignore[misc]
         if noise is None:
             directions = list(torch.eye(y.shape[-1], dtype=y.dtype, device=y.device))
         else:

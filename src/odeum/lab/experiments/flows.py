@@ -39,8 +39,8 @@ Data = Literal[
 MARGINS = {"eight_gaussians": 0.1, "moons": 0.1, "pinwheel": 0.1}
 """Nats above the entropy that a flow may stay; 0.2 for the others."""
 
-SOLVER = {"method": "tsit5", "rtol": 1e-4, "atol": 1e-5}
-JUDGED = {"method": "tsit5", "rtol": 1e-6, "atol": 1e-6}
+SOLVER: dict[str, Any] = {"method": "tsit5", "rtol": 1e-4, "atol": 1e-5}
+JUDGED: dict[str, Any] = {"method": "tsit5", "rtol": 1e-6, "atol": 1e-6}
 
 LIMITS = (-6.0, 6.0)
 """Of the square over which a density is integrated."""
@@ -123,7 +123,7 @@ def run_flows(options: FlowsOptions, setting: Setting) -> Studied:
         tables.append(_table(name, judged))
         _draw(study, name, flow, judged)
     return study.finish(
-        sentence=_sentence(findings, names),
+        sentence=_sentence(findings, list(names)),
         predictions=pd.concat(tables),
         findings=findings,
         result=result,
@@ -282,7 +282,7 @@ def _draw(study: Study, name: str, flow: ContinuousFlow, judged: dict[str, Any])
         for t in times:
             densities[f"t = {t:g}"] = flow.log_prob(on_grid, t)
             carried[f"t = {t:g}"] = flow.transform(start, t)[0]
-    square = {"xlim": DRAWN, "ylim": DRAWN, "names": ("$x_1$", "$x_2$")}
+    square: dict[str, Any] = {"xlim": DRAWN, "ylim": DRAWN, "names": ("$x_1$", "$x_2$")}
     truth = toy_log_density(name, grid).exp().reshape(N_SIDE // 2, -1)
     learned = judged["density"].reshape(N_SIDE, N_SIDE)[inside, inside]
     study.draw(

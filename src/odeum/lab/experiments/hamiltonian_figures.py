@@ -61,7 +61,7 @@ def draw_example(
                 section=section,
             )
         return
-    axes = plots.panels(list(paths), n_columns=4, share=True)
+    axes = plots.panels(len(paths), n_columns=4, share=True)
     for ax, y in zip(axes, paths.values(), strict=True):
         x1, x2, y1, y2 = y[:, :4].unbind(-1)
         bodies = {"body 1": torch.stack([x1, y1], -1), "body 2": torch.stack([x2, y2], -1)}

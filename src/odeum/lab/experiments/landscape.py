@@ -5,6 +5,7 @@ at once: one drawn matrix shifted along a line, by alpha in all entries, or in o
 is run in which order, and what is told of it.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def run_landscape(options: LandscapeOptions, setting: Setting) -> Studied:
         ways[kind], seconds[kind] = survey.train(kind, clip)
     alone = study.once("alone", lambda: survey.train_alone())
     tables = {
-        kind: study.once(f"losses, {kind}", lambda trained=trained: survey.judge(trained.weights))
+        kind: study.once(f"losses, {kind}", partial(survey.judge, trained.weights))
         for kind, trained in ways.items()
     }
     before = study.once("losses, before", lambda: survey.judge(survey.starts))

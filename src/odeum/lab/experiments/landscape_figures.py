@@ -4,6 +4,7 @@ Decides what is shown; how it is drawn is for `odeum.plots`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib.pyplot as plt
 import torch
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from odeum import plots
 from odeum.lab.experiments.landscape_survey import Survey, true_matrix
-from odeum.lab.experiments.starts import Starts, losses
+from odeum.lab.experiments.starts import Spans, Starts, losses
 from odeum.lab.wording import number
 from odeum.plots import style
 from odeum.types import Tensor
@@ -56,6 +57,7 @@ def _panels(survey: Survey, curves: dict[str, Tensor], lines: tuple[float, ...] 
             shown = {label: parts[i] for label, parts in by_sweep.items()}
             plots.landscape_1d(sweep.alpha, shown, name=rf"$\alpha$, {sweep.name}", ax=ax)
             legend = ax.get_legend()
+            assert legend is not None
             if i == 0 and len(curves) > 1:
                 handles = [handle for handle in legend.legend_handles if handle is not None]
                 labels = [text.get_text() for text in legend.get_texts()]
@@ -144,9 +146,7 @@ def draw_slices(survey: Survey, ways: dict[str, Starts]) -> None:
             torch.linspace(*limits, survey.options.n_slice, dtype=torch.float64).to(survey.start)
             for limits in window
         )
-        found = survey.study.once(
-            f"losses, {file}", lambda p=plane, x=x, y=y, s=spans: losses(p.matrices(x, y), s).cpu()
-        )
+        found = survey.study.once(f"losses, {file}", partial(_losses_over, plane, x, y, spans))
         marks = {"true": plane.project(truth)} if plane is turning else None
         ax = plots.landscape_2d(
             x,
@@ -165,6 +165,11 @@ def draw_slices(survey: Survey, ways: dict[str, Starts]) -> None:
             alt=f"Contour map of the loss over {plane.names[0]} and {plane.names[1]}",
             section="Slices",
         )
+
+
+def _losses_over(plane: _Plane, x: Tensor, y: Tensor, spans: Spans) -> Tensor:
+    """Losses of the matrices of a grid, [y * x]."""
+    return losses(plane.matrices(x, y), spans).cpu()
 
 
 def _projected(

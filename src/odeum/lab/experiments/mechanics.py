@@ -7,6 +7,7 @@ the paper leaves them out; random numbers are torch's, so that the samples are o
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -178,7 +179,7 @@ class Task:
 
 def solve_exactly(field: nn.Module, y0: Tensor, ts: Tensor) -> Tensor:
     """States at ``ts``, [time, batch, dim], far closer to the truth than anything learned."""
-    options = {"rtol": 1e-10, "atol": 1e-12, "gradient": "none"}
+    options: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12, "gradient": "none"}
     with torch.no_grad():
         # Solved once or twice: compiling would not pay.
         return odeum.solve(field, y0, ts, method="dopri8", engine="eager", **options).ys

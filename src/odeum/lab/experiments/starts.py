@@ -20,8 +20,8 @@ from odeum.models import Ensemble, LinearField
 from odeum.solution import Solution, Status
 from odeum.types import Tensor
 
-SOLVER = {"method": "tsit5", "rtol": 1e-4, "atol": 1e-6}
-JUDGED = {"gradient": "none", "rtol": 1e-7, "atol": 1e-9}
+SOLVER: dict[str, Any] = {"method": "tsit5", "rtol": 1e-4, "atol": 1e-6}
+JUDGED: dict[str, Any] = {"gradient": "none", "rtol": 1e-7, "atol": 1e-9}
 """Where a solution grows much, errors grow with it: contours of a landscape would be ragged."""
 
 MAX_STEPS = 2000
