@@ -247,7 +247,7 @@ def _draw(study: Study, learned: Sequence[_Learned]) -> None:
         title="Seen in part.",
         caption=f"Four spirals that were held out, two of each direction: {n} noisy observations, "
         "what the latent ODE makes of them, and how it goes on both ways; the RNN feeds back its "
-        "own predictions.",
+        "own predictions. Backwards, where it was not trained, a path may leave the picture.",
         alt="Observed, reconstructed and extrapolated spirals in the plane",
     )
     curves = {x.n_observed: (x.expected, x.followed, x.truth) for x in learned}

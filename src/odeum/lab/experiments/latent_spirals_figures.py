@@ -61,7 +61,12 @@ def spirals(
                 ax.plot(*path.T, color=style.COLOURS[colour])
             ax.plot(*followed[:, i].T, **dashed)
             ax.plot(*observed.ys[:, i].T, **_DOTS)
-            ax.set_aspect("equal", adjustable="datalim")
+            # Backwards a path that was learned forwards may run away: the truth sets the frame.
+            low, high = truth[:, i].amin(0), truth[:, i].amax(0)
+            centre, half = (low + high) / 2, 0.6 * float((high - low).max())
+            ax.set_xlim(float(centre[0]) - half, float(centre[0]) + half)
+            ax.set_ylim(float(centre[1]) - half, float(centre[1]) + half)
+            ax.set_aspect("equal")
             ax.set_xlabel("x")
             ax.set_ylabel("y")
             ax.set_title("clockwise" if test.clockwise[i] else "counter-clockwise", fontsize=10)
