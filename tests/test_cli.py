@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from odeum.cli import app, main
+from odeum.lab.experiments import EXPERIMENTS
 
 EPOCHS = ("--epochs", 4, "--hidden", 4, "--quiet")
 
@@ -260,7 +261,7 @@ class TestRun:
 class TestList:
     def test_shows_every_experiment_on_a_line(self, odeum):
         _, out, _ = odeum("list")
-        assert [line.split()[0] for line in out.splitlines()] == ["spiral", "spiral-comparison"]
+        assert [line.split()[0] for line in out.splitlines()] == list(EXPERIMENTS)
 
     def test_shows_the_options_of_one(self, odeum):
         _, out, _ = odeum("list", "spiral")

@@ -12,7 +12,7 @@ from agreement import assert_near
 from fields import states
 
 import odeum
-from odeum.compile import engine
+from odeum.compile import engine, layouts
 from odeum.compile.runtime import disk, kernels, machine
 from odeum.compile.runtime.threads import SURE_STACK, stack_room
 from odeum.errors import InputError
@@ -117,7 +117,6 @@ def test_names_tell_kernels_apart(compilations, monkeypatch):
         key(lambda t, y: -0.7 * gain * torch.sin(2 * y)),
         key(lambda t, y: -0.7 * gain * torch.tanh(3 * y)),
         key(decaying(), states(5, 3)),
-        key(decaying(), states(1, 2)),
         key(decaying(), states(5, 2).float(), TS.float()),
         key(decaying(), ts=TS[:, None].expand(3, 5).clone()),
         key(decaying(), states(5, 2).requires_grad_()),
@@ -128,6 +127,11 @@ def test_names_tell_kernels_apart(compilations, monkeypatch):
         key(decaying(), method=odeum.methods.get("tsit5", controller=odeum.control.PI)),
     ]
     assert len({plain, *others}) == len(others) + 1
+    laid_out = []
+    for paired in (0.1, 10.0):  # two registers of rows side by side, and one
+        monkeypatch.setattr(layouts, "PAIRED", paired)
+        laid_out.append(key(decaying(), states(64, 2)))
+    assert laid_out[0] != laid_out[1]
 
 
 class StopHere(Exception):

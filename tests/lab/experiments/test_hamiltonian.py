@@ -65,8 +65,8 @@ def test_a_small_run_finds_that_the_hamiltonian_network_keeps_the_energy(tmp_pat
     findings = {x["what"]: x for x in finished.summary["findings"]}
     ours = findings[f"spring: energy MSE, {HAMILTONIAN}"]
     assert ours["published"] == 3.8e-4
-    assert ours["value"] < 0.01
-    assert findings[f"spring: energy MSE, {PLAIN} by {HAMILTONIAN}"]["value"] > 1
+    assert ours["value"] < 0.05
+    assert findings[f"spring: energy MSE, {PLAIN} by {HAMILTONIAN}"]["value"] > 10
     for kind in KINDS:
         # What is left is the noise: 0.1 on the state is 0.2 on the derivative.
         assert 0.02 < findings[f"spring: test loss, {kind}"]["value"] < 0.1
