@@ -157,7 +157,7 @@ def shrunk(picture: Image.Image) -> bytes:
         smaller.quantize(256, dither=Image.Dither.NONE).save(kept, "PNG", optimize=True)
         if kept.tell() <= LARGEST_PICTURE or width < 64:
             return kept.getvalue()
-        width = int(0.9 * width)
+        width = int(width * min(0.9, (LARGEST_PICTURE / kept.tell()) ** 0.5))
 
 
 def read_entries(docs: Path) -> list[dict[str, Any]]:
