@@ -20,6 +20,7 @@ from odeum.compile import layouts
 from odeum.compile.runtime import calls
 from odeum.control import PI, PID
 from odeum.errors import TraceError
+from odeum.systems import lorenz
 
 EXPLICIT = [
     name for name in methods.names() if isinstance(methods.get(name), methods.ExplicitRungeKutta)
@@ -411,6 +412,14 @@ def test_parts_and_a_full_tape(small_parts, monkeypatch):
     # Tapes grow with the solves before, and shrink.
     for scale in (1.0, 6.0, 0.01):
         assert_same(Driven(), y0, scale * ts, method="dopri5", rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["vern7", "dopri8"])
+def test_outputs_on_the_ends_of_steps_need_nothing_that_was_not_evaluated(method):
+    """Derivatives for the dense output alone lie in memory that holds whatever was there."""
+    y0 = states(8, 3) + 1
+    for _ in range(3):
+        assert_same(lorenz(), y0, torch.tensor([0.0, 3.0]), method=method, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture(params=slow([1, 2, 3], [2]))

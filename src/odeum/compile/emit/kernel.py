@@ -87,6 +87,10 @@ class Derivatives:
         """Whether a stage is ``f(t1, y1)``."""
         return self.end < self.n_stages
 
+    def is_optional(self, j: int) -> bool:
+        """Whether a derivative is no stage: it may not be evaluated in a step's every lane."""
+        return j >= self.n_stages
+
 
 @dataclass(frozen=True)
 class Program:

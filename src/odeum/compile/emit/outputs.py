@@ -42,10 +42,14 @@ class OutputCode:
                 hit = accept[register] & (output * direction <= t1[register] * direction)
                 leave.unless(group.code.any(hit))
                 theta = (output - t[register]) / h[register]
-                self._interpolate(theta, h[register].to_float(group.layout.real), y, hit, register)
+                inside = hit & (output * direction < t1[register] * direction)
+                hy = h[register].to_float(group.layout.real)
+                self._interpolate(theta, hy, y, hit, inside, register)
                 self._next_output(hit, register)
 
-    def _interpolate(self, theta: Value, h: Value, y: ir.Value, hit: Value, register: int) -> None:
+    def _interpolate(
+        self, theta: Value, h: Value, y: ir.Value, hit: Value, inside: Value, register: int
+    ) -> None:
         group = self._group
         code, layout, n = group.code, group.layout, group.layout.registers
         ys = group.arguments.address("ys")
@@ -56,8 +60,13 @@ class OutputCode:
             element = code.add(code.times(d, n), register)
             state = code.load(y, layout.lane, element)
             for j, weight in enumerate(scaled):
-                if weight is not None:
-                    state = fma(weight, self._stages.k(j, element), state)
+                if weight is None:
+                    continue
+                k = self._stages.k(j, element)
+                if group.spec.derivatives.is_optional(j):
+                    # Where no output lies inside, it was not evaluated: zero times that may be NaN.
+                    k = where(inside, k, k.constant(0.0))
+                state = fma(weight, k, state)
             scatter(code, state, ys, places + group.whole(d), hit)
 
     def _next_output(self, hit: Value, register: int) -> None:
