@@ -144,6 +144,7 @@ def test_every_training_leaves_a_row_and_every_picture_is_there(run_dir):
         assert (run_dir / figure["file"]).stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_resumed_draws_the_same(run_dir):
     before = (run_dir / "predictions.csv").read_bytes()
     pictures = {path: path.read_bytes() for path in (run_dir / "figures").iterdir()}

@@ -257,21 +257,23 @@ def _draw_methods(
 def _draw_conserved(
     study: Study, portrait: Portrait, options: PortraitOptions, ts: Tensor, kept: dict[str, Tensor]
 ) -> None:
-    """What should be constant, of one orbit, over time."""
+    """How far what should be constant has changed, of one orbit, over time."""
     (name,) = portrait.system.invariants
     middle = options.n_starts // 2
     curves = {
-        method: (ts, values[:, middle] / values[0, middle]) for method, values in kept.items()
+        method: (ts[1:], (values[1:, middle] / values[0, middle] - 1).abs())
+        for method, values in kept.items()
     }
-    (panel,) = plots.trajectory_panels(curves, names=[f"{name} / its start"])
+    (panel,) = plots.trajectory_panels(curves, names=["relative change"])
     panel.set_yscale("log")
     study.draw(
         f"{portrait.system.name}_conserved.png",
         panel,
         title=f"{portrait.title}, what is conserved.",
-        caption=f"The {name} above its value at rest, relative to where it began; a true solution "
-        "keeps it. A curve ends where the states leave the domain in which it is defined.",
-        alt=f"The {name} over time by three methods",
+        caption=f"How far the {name} above its value at rest has changed from where it began; a "
+        "true solution keeps it. A curve ends where the states leave the domain in which it is "
+        "defined.",
+        alt=f"The change of the {name} over time by three methods",
         section="Conservation",
     )
 
